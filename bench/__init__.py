@@ -1,0 +1,1 @@
+"""Benchmarks: a load client, an echo floor, and a runner that puts servers side by side."""

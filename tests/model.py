@@ -1,0 +1,863 @@
+"""The oracle: a whole xenstored in plain Python, naive on purpose.
+
+The tree is a dict from path to node, a snapshot is a copy of that dict, children are found by
+looking at every path, watches by looking at every watch. A write is tried on a copy of the tree,
+the copy is judged against the quotas, and then it either becomes the tree or is thrown away. There
+is nothing here to be clever about, so that what it answers can be checked by reading.
+
+It knows no bytes on a wire, no rings and no back-pressure: whole requests go in, whole packets
+come out of each connection's queue.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from model_tree import (
+    ANY_DOMAIN,
+    EVENT_TIMEOUT_NS,
+    FEATURE_ANY_DOMAIN,
+    FEATURE_DEPTH,
+    FEATURES,
+    HARD_QUOTAS,
+    INTRODUCE_NODE,
+    OK,
+    PAYLOAD_MAX,
+    PRIVILEGED_TYPES,
+    QUOTA_NAMES,
+    QUOTA_SPELLINGS,
+    RELEASE_NODE,
+    RING,
+    ROOT,
+    SELF_DOMID,
+    SOCKET,
+    Entry,
+    Failure,
+    Msg,
+    Node,
+    Op,
+    Packet,
+    Perms,
+    Tree,
+    arguments,
+    below,
+    children,
+    count_nodes,
+    exceeds,
+    is_special,
+    lineage,
+    nearest,
+    node_size,
+    one_argument,
+    parent,
+    parse_domid,
+    parse_entry,
+    parse_lenient,
+    parts,
+    perms_text,
+)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A snapshot, the changed copy of it, what was changed and what was looked at."""
+
+    base: Tree
+    view: Tree
+    log: list[Op] = field(default_factory=list)
+    seen_self: set[bytes] = field(default_factory=set)
+    seen_kids: set[bytes] = field(default_factory=set)
+    seen_below: set[bytes] = field(default_factory=set)
+    looked: set[bytes] = field(default_factory=set)
+    requests: int = 0
+    poisoned: bool = False
+    doomed: bool = False
+
+
+@dataclass(slots=True)
+class Queued:
+    """A packet waiting to be drained; ``since`` is the time in ns at which it was queued."""
+
+    packet: Packet
+    since: int
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A client of the daemon, over a socket or over the ring of a domain."""
+
+    kind: int
+    domid: int
+    target: int | None = None
+    alive: bool = True
+    ignored: bool = False
+    queue: list[Queued] = field(default_factory=list)
+    transactions: dict[int, Transaction] = field(default_factory=dict)
+    last_tx: int = 0
+    first_event: bytes | None = None
+
+    @property
+    def base(self) -> bytes:
+        return b"/local/domain/%d/" % self.domid
+
+
+@dataclass(slots=True)
+class Domain:
+    """What the daemon remembers of a domain that was named or introduced."""
+
+    quotas: dict[str, int]
+    features: int = FEATURES
+    connection: Connection | None = None
+    shut_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A registered watch; ``depth`` is None for unlimited, ``text`` is the path as spelled."""
+
+    connection: Connection
+    path: bytes
+    text: bytes
+    token: bytes
+    depth: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request being served: who asks, in which transaction, with what payload."""
+
+    connection: Connection
+    payload: bytes
+    transaction: Transaction | None
+
+
+class Model:
+    """The daemon. `host` holds the domids that the hypervisor knows; `now` is in ns."""
+
+    def __init__(self, priv_domid: int = 0, store_domid: int = 0) -> None:
+        self.priv_domid = priv_domid
+        self.store_domid = store_domid
+        self.host = {priv_domid, store_domid}
+        self.now = 0
+        self.stamp = 0
+        self.quotas = {name: HARD_QUOTAS.get(name, 0) for name in QUOTA_NAMES.split(" ")}
+        self.quotas["soft-memory"] = 2097152
+        self.domains: dict[int, Domain] = {}
+        self.watches: list[Watch] = []
+        self.connections: list[Connection] = []
+        private = Entry("n", priv_domid)
+        self.live: Tree = {
+            path: self.new_node((private,))
+            for path in (ROOT, b"/tool", b"/tool/xenstored", INTRODUCE_NODE)
+        }
+        self.live[RELEASE_NODE] = self.new_node((private, Entry("r", ANY_DOMAIN)))
+        self.operations: dict[int, Callable[[Request], bytes]] = {
+            Msg.CONTROL: self.do_control,
+            Msg.DIRECTORY: self.do_directory,
+            Msg.READ: self.do_read,
+            Msg.GET_PERMS: self.do_get_perms,
+            Msg.WATCH: self.do_watch,
+            Msg.UNWATCH: self.do_unwatch,
+            Msg.TRANSACTION_START: self.do_transaction_start,
+            Msg.TRANSACTION_END: self.do_transaction_end,
+            Msg.INTRODUCE: self.do_introduce,
+            Msg.RELEASE: self.do_release,
+            Msg.GET_DOMAIN_PATH: self.do_get_domain_path,
+            Msg.WRITE: self.do_write,
+            Msg.MKDIR: self.do_mkdir,
+            Msg.RM: self.do_rm,
+            Msg.SET_PERMS: self.do_set_perms,
+            Msg.IS_DOMAIN_INTRODUCED: self.do_is_domain_introduced,
+            Msg.RESUME: self.do_resume,
+            Msg.SET_TARGET: self.do_set_target,
+            Msg.RESET_WATCHES: self.do_reset_watches,
+            Msg.DIRECTORY_PART: self.do_directory_part,
+            Msg.GET_FEATURE: self.do_get_feature,
+            Msg.SET_FEATURE: self.do_set_feature,
+            Msg.GET_QUOTA: self.do_get_quota,
+            Msg.SET_QUOTA: self.do_set_quota,
+        }
+
+    # --- what happens to the daemon ---------------------------------------------------------
+
+    def open(self, kind: int, domid: int) -> Connection:
+        connection = Connection(kind, domid)
+        self.connections.append(connection)
+        return connection
+
+    def close(self, connection: Connection) -> None:
+        self.reset(connection)
+        connection.alive = False
+        connection.queue.clear()
+        if connection in self.connections:
+            self.connections.remove(connection)
+
+    def request(
+        self, connection: Connection, kind: int, req_id: int, tx_id: int, payload: bytes
+    ) -> None:
+        """Serve one whole request; the answer and any events land in the queues."""
+        if not connection.alive or connection.ignored:
+            return
+        if len(payload) > PAYLOAD_MAX:
+            self.misframed(connection)
+            return
+        try:
+            answer = self.serve(connection, kind, tx_id, payload)
+            if len(answer) > PAYLOAD_MAX:
+                raise Failure("E2BIG")
+            reply = Packet(kind, req_id, tx_id, answer)
+        except Failure as failure:
+            reply = Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
+        self.queue(connection, reply)
+        if connection.first_event is not None:
+            self.queue_event(connection, connection.first_event)
+            connection.first_event = None
+
+    def domain_died(self, domid: int) -> None:
+        """The hypervisor no longer knows the domain."""
+        self.host.discard(domid)
+        if domid in self.domains:
+            self.bury(domid)
+
+    def domain_shutdown(self, domid: int) -> None:
+        """The domain has shut down; told once until it is resumed."""
+        domain = self.domains.get(domid)
+        if domain is not None and domain.connection is not None and not domain.shut_down:
+            domain.shut_down = True
+            self.fire_special(RELEASE_NODE, domid)
+
+    def advance(self, nanoseconds: int) -> None:
+        """Let time pass; events that an unprivileged domain did not fetch in time are lost."""
+        self.now += nanoseconds
+        for connection in self.connections:
+            if not self.privileged(connection):
+                connection.queue = [
+                    item
+                    for item in connection.queue
+                    if item.packet.type != Msg.WATCH_EVENT
+                    or item.since + EVENT_TIMEOUT_NS > self.now
+                ]
+
+    def counts(self) -> dict[int, dict[str, int]]:
+        """What each domain is charged with, memory without queues and transactions."""
+        found: dict[int, dict[str, int]] = {}
+
+        def add(domid: int, name: str, amount: int) -> None:
+            charged = found.setdefault(domid, {})
+            charged[name] = charged.get(name, 0) + amount
+
+        for path, node in self.live.items():
+            add(node.owner, "nodes", 1)
+            add(node.owner, "memory", node_size(self.live, path) + len(path))
+        for watch in self.watches:
+            add(watch.connection.domid, "watches", 1)
+            add(watch.connection.domid, "memory", len(watch.text) + len(watch.token))
+        for connection in self.connections:
+            if connection.transactions:
+                add(connection.domid, "transactions", len(connection.transactions))
+        return found
+
+    # --- before the operation ---------------------------------------------------------------
+
+    def serve(self, connection: Connection, kind: int, tx_id: int, payload: bytes) -> bytes:
+        if kind not in self.operations:
+            raise Failure("ENOSYS")
+        if kind in PRIVILEGED_TYPES and not self.privileged(connection):
+            raise Failure("EACCES")
+        transaction = None
+        if tx_id != 0 and kind not in (Msg.WATCH, Msg.UNWATCH):
+            transaction = connection.transactions.get(tx_id)
+            if transaction is None:
+                raise Failure("ENOENT")
+            if kind != Msg.TRANSACTION_END:
+                transaction.requests += 1
+                limit = self.limit(connection, "transaction-requests")
+                if exceeds(transaction.requests, limit):
+                    transaction.poisoned = True
+                    raise Failure("ENOSPC")
+        return self.operations[kind](Request(connection, payload, transaction))
+
+    def misframed(self, connection: Connection) -> None:
+        """A socket is closed; a ring is not looked at again until it is introduced anew."""
+        if connection.kind == SOCKET:
+            self.close(connection)
+        else:
+            self.reset(connection)
+            connection.queue.clear()
+            connection.ignored = True
+
+    def reset(self, connection: Connection) -> None:
+        self.watches = [w for w in self.watches if w.connection is not connection]
+        connection.transactions.clear()
+
+    def privileged(self, connection: Connection) -> bool:
+        return connection.domid == self.priv_domid
+
+    def limit(self, connection: Connection, name: str) -> int:
+        """The hard quota that binds a connection; 0 for sockets and the privileged domain."""
+        if connection.kind == SOCKET or self.privileged(connection):
+            return 0
+        return self.domain(connection.domid).quotas[name]
+
+    def domain(self, domid: int) -> Domain:
+        """The record of a domain; made, with the quotas of the day, when it is first named."""
+        return self.domains.setdefault(domid, Domain(dict(self.quotas)))
+
+    def known(self, domid: int) -> Domain:
+        if domid not in self.host:
+            raise Failure("ENOENT")
+        return self.domain(domid)
+
+    def ring_of(self, domid: int) -> Connection | None:
+        domain = self.domains.get(domid)
+        return domain.connection if domain else None
+
+    def features(self, connection: Connection) -> int:
+        return FEATURES if connection.kind == SOCKET else self.domain(connection.domid).features
+
+    def new_stamp(self) -> int:
+        self.stamp += 1
+        return self.stamp
+
+    def new_node(self, perms: Perms, value: bytes = b"") -> Node:
+        return Node(value, perms, self.new_stamp(), self.new_stamp())
+
+    # --- paths and permissions --------------------------------------------------------------
+
+    def path(self, connection: Connection, text: bytes, special: bool = False) -> bytes:
+        """The absolute path, or EINVAL; special paths only where `special` allows them."""
+        if is_special(text) and not special:
+            raise Failure("EINVAL")
+        if not re.fullmatch(rb"[A-Za-z0-9\-/_@]+", text) or b"//" in text:
+            raise Failure("EINVAL")
+        if text.endswith(b"/") and text != ROOT:
+            raise Failure("EINVAL")
+        path = text if text.startswith((b"/", b"@")) else connection.base + text
+        # A path must stay valid when the domain moves and gets a longer domid.
+        portable = re.sub(rb"^/local/domain/[0-9]{1,5}/", b"", path)
+        if exceeds(len(portable), self.limit(connection, "path-max")):
+            raise Failure("EINVAL")
+        return path
+
+    def rights(self, connection: Connection, perms: Perms) -> str:
+        """A subset of ``rwo``: read, write, ownership."""
+        if self.privileged(connection):
+            return "rwo"
+        selves = {connection.domid, connection.target}
+        if perms[0].domid in selves:
+            return "rwo"
+        letter = perms[0].letter
+        for entry in perms[1:]:
+            if not entry.ignored and (entry.domid in selves or entry.domid == ANY_DOMAIN):
+                letter = entry.letter
+                break
+        return {"n": "", "r": "r", "w": "w", "b": "rw"}[letter]
+
+    def get(self, connection: Connection, tree: Tree, path: bytes, right: str) -> Node:
+        """The node; EACCES without the right on it or on its nearest ancestor, else ENOENT."""
+        if path not in tree:
+            above = self.rights(connection, tree[nearest(tree, path)].perms)
+            raise Failure("ENOENT" if right.replace("o", "w") in above else "EACCES")
+        if right not in self.rights(connection, tree[path].perms):
+            raise Failure("EACCES")
+        return tree[path]
+
+    # --- transactions: what was looked at ---------------------------------------------------
+
+    def tree(self, request: Request) -> Tree:
+        return request.transaction.view if request.transaction else self.live
+
+    def look(self, request: Request, path: bytes) -> Tree:
+        """Note that an operation depends on `path`; returns the tree it works on."""
+        tree = self.tree(request)
+        if request.transaction is None:
+            return tree
+        seen = {path}
+        if path not in tree:
+            # What is answered for a missing node depends on which ancestor is the nearest.
+            seen |= {nearest(tree, path), next(p for p in lineage(path) if p not in tree)}
+        request.transaction.seen_self |= seen
+        self.charge_looks(request, seen)
+        return tree
+
+    def charge_looks(self, request: Request, paths: set[bytes]) -> None:
+        transaction = request.transaction
+        if transaction is None:
+            return
+        transaction.looked |= paths
+        limit = self.limit(request.connection, "transaction-nodes")
+        if exceeds(len(transaction.looked), limit):
+            transaction.poisoned = True
+            raise Failure("ENOSPC")
+
+    def conflicts(self, transaction: Transaction) -> bool:
+        base, live = transaction.base, self.live
+
+        def moved(path: bytes, with_kids: bool) -> bool:
+            old, new = base.get(path), live.get(path)
+            if old is None or new is None:
+                return old is not new
+            if old.self_stamp != new.self_stamp:
+                return True
+            return with_kids and old.kids_stamp != new.kids_stamp
+
+        whole = set(transaction.seen_kids)
+        for top in transaction.seen_below:
+            whole |= {top, *below(base, top), *below(live, top)}
+        return any(moved(path, path in whole) for path in transaction.seen_self | whole)
+
+    # --- changing a tree --------------------------------------------------------------------
+
+    def apply(self, tree: Tree, op: Op) -> None:
+        """Carry out one change; everything has been checked before."""
+        if op.kind == Msg.RM:
+            for path in [*below(tree, op.path), op.path]:
+                del tree[path]
+            self.touch_kids(tree, parent(op.path))
+            return
+        for path in lineage(op.path):
+            if path not in tree:
+                perms = tree[parent(path)].perms
+                if op.creator is not None:
+                    perms = (Entry(perms[0].letter, op.creator), *perms[1:])
+                tree[path] = self.new_node(perms)
+                self.touch_kids(tree, parent(path))
+        if op.kind == Msg.WRITE:
+            tree[op.path] = replace(tree[op.path], value=op.value, self_stamp=self.new_stamp())
+        if op.kind == Msg.SET_PERMS:
+            tree[op.path] = replace(tree[op.path], perms=op.perms, self_stamp=self.new_stamp())
+
+    def touch_kids(self, tree: Tree, path: bytes) -> None:
+        tree[path] = replace(tree[path], kids_stamp=self.new_stamp())
+
+    def change(self, request: Request, op: Op) -> bytes:
+        """Try `op` on a copy, check quotas, then keep the copy; fires events when not deferred."""
+        old = self.tree(request)
+        new = dict(old)
+        self.apply(new, op)
+        created = set(new) - set(old)
+        removed = set(old) - set(new)
+        if removed:
+            self.charge_looks(request, {parent(op.path)})
+        else:
+            self.check_quotas(request, op, new, created)
+        if request.transaction is None:
+            self.live = new
+            self.fire(op, before=old, after=new, base=old)
+        else:
+            request.transaction.view = new
+            request.transaction.log.append(op)
+        return OK
+
+    def check_quotas(self, request: Request, op: Op, new: Tree, created: set[bytes]) -> None:
+        connection, transaction = request.connection, request.transaction
+        if created:
+            base = transaction.base if transaction else self.live
+            total = self.projected(base, new, connection.domid)
+            if exceeds(total, self.limit(connection, "nodes")):
+                raise Failure("ENOSPC")
+        for path in created | {op.path} | {parent(path) for path in created}:
+            if exceeds(node_size(new, path), self.limit(connection, "node-size")):
+                raise Failure("ENOSPC")
+
+    def projected(self, base: Tree, view: Tree, domid: int) -> int:
+        """How many nodes the domain would own if the change from base to view went live."""
+        live = count_nodes(self.live, domid)
+        return live + count_nodes(view, domid) - count_nodes(base, domid)
+
+    def creator(self, connection: Connection) -> int | None:
+        return None if self.privileged(connection) else connection.domid
+
+    # --- events -----------------------------------------------------------------------------
+
+    def queue(self, connection: Connection, packet: Packet) -> None:
+        if connection.alive and not connection.ignored:
+            connection.queue.append(Queued(packet, self.now))
+
+    def tell(self, watch: Watch, path: bytes) -> None:
+        """Queue the event of a watch, with the path in the manner of its registration."""
+        base = watch.connection.base
+        relative = not watch.text.startswith((b"/", b"@"))
+        payload = (path[len(base) :] if relative else path) + b"\0" + watch.token + b"\0"
+        self.queue_event(watch.connection, payload)
+
+    def queue_event(self, connection: Connection, payload: bytes) -> None:
+        """Queue an event, unless it is too long or the same one is still waiting."""
+        event = Packet(Msg.WATCH_EVENT, 0, 0, payload)
+        if len(payload) > PAYLOAD_MAX:
+            return
+        if not is_special(payload) and any(q.packet == event for q in connection.queue):
+            return
+        self.queue(connection, event)
+
+    def matching(self, path: bytes, exact: bool = False) -> Iterator[Watch]:
+        """Watches that want to know about `path`: from the root down, oldest first per path."""
+        for at in [path] if exact else lineage(path):
+            reach = len(parts(path)) - len(parts(at))
+            for watch in self.watches:
+                if watch.path == at and (watch.depth is None or watch.depth >= reach):
+                    yield watch
+
+    def fire(self, op: Op, before: Tree, after: Tree, base: Tree) -> None:
+        """Tell who may know of `op`; before and after are the live trees around the change."""
+        if is_special(op.path):
+            return  # An event on a special node means that a domain came or went, nothing else.
+
+        def tell_all(path: bytes, exact: bool) -> None:
+            tree = after if path in after else before
+            if path not in tree:
+                return
+            witnesses = [tree[path].perms, tree[parent(path)].perms]
+            if op.kind == Msg.SET_PERMS and path in base:
+                witnesses.append(base[path].perms)
+            for watch in self.matching(path, exact):
+                if any("r" in self.rights(watch.connection, perms) for perms in witnesses):
+                    self.tell(watch, path)
+
+        if op.kind == Msg.RM:
+            for path in below(before, op.path):
+                tell_all(path, exact=True)
+        tell_all(op.path, exact=False)
+
+    def fire_special(self, node: bytes, domid: int) -> None:
+        """First the event that names the domain, then the plain one."""
+        named = node + b"/%d" % domid
+        permitted = (self.live[node].perms, self.live[ROOT].perms)
+
+        def may_know(watch: Watch) -> bool:
+            return any("r" in self.rights(watch.connection, perms) for perms in permitted)
+
+        for watch in self.matching(named):
+            if (watch.path == named or watch.depth is not None) and may_know(watch):
+                self.tell(watch, named)
+        for watch in self.matching(node):
+            if watch.depth is None and may_know(watch):
+                self.tell(watch, node)
+
+    # --- domains that go away ---------------------------------------------------------------
+
+    def bury(self, domid: int) -> None:
+        """A domain is gone: so are its watches, connection, nodes and rights; then it is told."""
+        ring = self.domains.pop(domid).connection
+        if ring is not None:
+            self.close(ring)
+        for connection in self.connections:
+            for transaction in connection.transactions.values():
+                named = {entry.domid for op in transaction.log for entry in op.perms}
+                transaction.doomed = transaction.doomed or domid in named
+        for path in sorted(self.live, key=lambda p: p.split(b"/") if p != ROOT else [b""]):
+            if path not in self.live or self.live[path].owner != domid:
+                continue
+            if path == ROOT or is_special(path):
+                owner, *others = self.live[path].perms
+                self.set_perms_of(path, (Entry(owner.letter, self.priv_domid), *others))
+                continue
+            before = self.live
+            self.live = dict(before)
+            self.apply(self.live, Op(Msg.RM, path))
+            self.fire(Op(Msg.RM, path), before, self.live, before)
+        for path, node in list(self.live.items()):
+            kept = (node.perms[0], *(e for e in node.perms[1:] if e.domid != domid))
+            if kept != node.perms:
+                self.set_perms_of(path, kept)
+        if ring is not None:
+            self.fire_special(RELEASE_NODE, domid)
+        for connection in self.connections:
+            if connection.target == domid:
+                connection.target = None
+
+    def set_perms_of(self, path: bytes, perms: Perms) -> None:
+        self.live = dict(self.live)
+        self.live[path] = replace(self.live[path], perms=perms, self_stamp=self.new_stamp())
+
+    # --- operations on the tree -------------------------------------------------------------
+
+    def do_read(self, request: Request) -> bytes:
+        path = self.path(request.connection, one_argument(request.payload))
+        tree = self.look(request, path)
+        return self.get(request.connection, tree, path, "r").value
+
+    def list_names(self, request: Request, path: bytes) -> bytes:
+        tree = self.look(request, path)
+        if request.transaction:
+            request.transaction.seen_kids.add(path)
+        self.get(request.connection, tree, path, "r")
+        return b"".join(parts(child)[-1] + b"\0" for child in children(tree, path))
+
+    def do_directory(self, request: Request) -> bytes:
+        path = self.path(request.connection, one_argument(request.payload))
+        return self.list_names(request, path)
+
+    def do_directory_part(self, request: Request) -> bytes:
+        """The count in front is the sum of the stamps here; only its equality means anything."""
+        text, offset = arguments(request.payload, 2, 2)
+        path = self.path(request.connection, text)
+        names = self.list_names(request, path)
+        node = self.tree(request)[path]
+        head = b"%d\0" % (node.self_stamp + node.kids_stamp)
+        rest = names[max(0, parse_lenient(offset)) :]
+        room = PAYLOAD_MAX - len(head) - 1
+        if len(rest) <= room:
+            return head + rest + b"\0"
+        return head + rest[: rest.rindex(b"\0", 0, room) + 1]
+
+    def do_get_perms(self, request: Request) -> bytes:
+        path = self.path(request.connection, one_argument(request.payload), special=True)
+        tree = self.look(request, path)
+        return perms_text(self.get(request.connection, tree, path, "r").perms)
+
+    def may_put(self, request: Request, path: bytes) -> bool:
+        """Whether the node exists; EACCES unless it, or its nearest ancestor, may be written."""
+        tree = self.look(request, path)
+        at = nearest(tree, path)
+        if "w" not in self.rights(request.connection, tree[at].perms):
+            raise Failure("EACCES")
+        return at == path
+
+    def do_write(self, request: Request) -> bytes:
+        text, nul, value = request.payload.partition(b"\0")
+        if not nul:
+            raise Failure("EINVAL")
+        path = self.path(request.connection, text)
+        self.may_put(request, path)
+        creator = self.creator(request.connection)
+        return self.change(request, Op(Msg.WRITE, path, value=value, creator=creator))
+
+    def do_mkdir(self, request: Request) -> bytes:
+        path = self.path(request.connection, one_argument(request.payload))
+        if self.may_put(request, path):
+            return OK
+        return self.change(request, Op(Msg.MKDIR, path, creator=self.creator(request.connection)))
+
+    def do_rm(self, request: Request) -> bytes:
+        path = self.path(request.connection, one_argument(request.payload))
+        tree = self.look(request, path)
+        if request.transaction and path != ROOT:
+            request.transaction.seen_below.add(path)
+        try:
+            self.get(request.connection, tree, path, "w")
+        except Failure as failure:
+            if failure.name == "ENOENT" and parent(path) in tree:
+                return OK
+            raise
+        if path == ROOT:
+            raise Failure("EINVAL")
+        return self.change(request, Op(Msg.RM, path))
+
+    def do_set_perms(self, request: Request) -> bytes:
+        connection = request.connection
+        text, *texts = arguments(request.payload, 2)
+        entries = [parse_entry(entry) for entry in texts]
+        if exceeds(len(entries), self.limit(connection, "node-permissions")):
+            raise Failure("ENOSPC")
+        self.known(entries[0].domid)
+        perms = (entries[0], *(self.resolve(connection, entry) for entry in entries[1:]))
+        path = self.path(connection, text, special=True)
+        node = self.get(connection, self.look(request, path), path, "o")
+        if not self.privileged(connection) and perms[0].domid != node.owner:
+            raise Failure("EPERM")
+        return self.change(request, Op(Msg.SET_PERMS, path, perms=perms))
+
+    def resolve(self, connection: Connection, entry: Entry) -> Entry:
+        """An entry for a domain that does not exist must not help a later one with its domid."""
+        if entry.domid == ANY_DOMAIN:
+            return replace(entry, ignored=not self.features(connection) & FEATURE_ANY_DOMAIN)
+        if entry.domid not in self.host:
+            return replace(entry, ignored=True)
+        self.domain(entry.domid)
+        return entry
+
+    # --- watches ----------------------------------------------------------------------------
+
+    def do_watch(self, request: Request) -> bytes:
+        connection = request.connection
+        with_depth = bool(self.features(connection) & FEATURE_DEPTH)
+        text, token, *rest = arguments(request.payload, 2, 3 if with_depth else 2)
+        depth = None
+        if rest:
+            depth = parse_lenient(rest[0])
+            if depth < 0:
+                raise Failure("EINVAL")
+        path = self.path(connection, text, special=True)
+        mine = [w for w in self.watches if w.connection is connection]
+        if any(w.path == path and w.token == token for w in mine):
+            raise Failure("EEXIST")
+        if exceeds(self.count_watches(connection.domid) + 1, self.limit(connection, "watches")):
+            raise Failure("ENOSPC")
+        self.watches.append(Watch(connection, path, text, token, depth))
+        connection.first_event = text + b"\0" + token + b"\0"
+        return OK
+
+    def count_watches(self, domid: int) -> int:
+        return sum(watch.connection.domid == domid for watch in self.watches)
+
+    def do_unwatch(self, request: Request) -> bytes:
+        connection = request.connection
+        text, token = arguments(request.payload, 2, 2)
+        path = self.path(connection, text, special=True)
+        for watch in self.watches:
+            if watch.connection is connection and (watch.path, watch.token) == (path, token):
+                self.watches.remove(watch)
+                return OK
+        raise Failure("ENOENT")
+
+    def do_reset_watches(self, request: Request) -> bytes:
+        self.reset(request.connection)
+        return OK
+
+    # --- transactions -----------------------------------------------------------------------
+
+    def do_transaction_start(self, request: Request) -> bytes:
+        connection = request.connection
+        if request.transaction:
+            raise Failure("EBUSY")
+        if exceeds(len(connection.transactions) + 1, self.limit(connection, "transactions")):
+            raise Failure("ENOSPC")
+        connection.last_tx += 1
+        connection.transactions[connection.last_tx] = Transaction(dict(self.live), dict(self.live))
+        return b"%d\0" % connection.last_tx
+
+    def do_transaction_end(self, request: Request) -> bytes:
+        verdict, transaction = one_argument(request.payload), request.transaction
+        if verdict not in (b"T", b"F"):
+            raise Failure("EINVAL")
+        if transaction is None:
+            raise Failure("ENOENT")
+        open_ones = request.connection.transactions
+        request.connection.transactions = {
+            tx_id: tx for tx_id, tx in open_ones.items() if tx is not transaction
+        }
+        if verdict == b"T":
+            self.commit(request.connection, transaction)
+        return OK
+
+    def commit(self, connection: Connection, transaction: Transaction) -> None:
+        """Repeat the changes on the live tree and fire their events; all or nothing."""
+        if transaction.poisoned:
+            raise Failure("ENOMEM")
+        if not transaction.log:
+            return
+        base, view, before = transaction.base, transaction.view, self.live
+        if connection.kind == RING and not self.privileged(connection):
+            for domid in {node.owner for node in view.values()} - {self.priv_domid}:
+                rises = count_nodes(view, domid) > count_nodes(base, domid)
+                limit = self.domain(domid).quotas["nodes"]
+                if rises and exceeds(self.projected(base, view, domid), limit):
+                    raise Failure("ENOSPC")
+        if transaction.doomed or self.conflicts(transaction):
+            raise Failure("EAGAIN")
+        after = dict(before)
+        for op in transaction.log:
+            self.apply(after, op)
+        self.live = after
+        for op in transaction.log:
+            self.fire(op, before, after, base)
+
+    # --- domains ----------------------------------------------------------------------------
+
+    def do_control(self, request: Request) -> bytes:
+        """What the verbs do is no concern of the core; any well-formed one is acknowledged."""
+        arguments(request.payload, 1)
+        return OK
+
+    def do_introduce(self, request: Request) -> bytes:
+        name, _gfn, port, *_ = arguments(request.payload, 3)
+        domid = parse_domid(name)
+        if parse_lenient(port) <= 0:
+            raise Failure("EINVAL")
+        domain = self.known(domid)
+        if domain.connection is None:
+            domain.connection = self.open(RING, domid)
+            if domid != self.priv_domid:
+                self.fire_special(INTRODUCE_NODE, domid)
+        else:
+            self.reset(domain.connection)
+            domain.connection.queue.clear()
+            domain.connection.ignored = False
+        domain.shut_down = False
+        return OK
+
+    def introduced(self, text: bytes) -> int:
+        """The domid of an introduced domain other than the store's own and the privileged one."""
+        domid = parse_domid(text)
+        if domid in (self.store_domid, self.priv_domid):
+            raise Failure("EINVAL")
+        if self.ring_of(domid) is None:
+            raise Failure("ENOENT")
+        return domid
+
+    def do_release(self, request: Request) -> bytes:
+        self.bury(self.introduced(one_argument(request.payload)))
+        return OK
+
+    def do_resume(self, request: Request) -> bytes:
+        domid = self.introduced(one_argument(request.payload))
+        self.domains[domid].shut_down = False
+        return OK
+
+    def do_set_target(self, request: Request) -> bytes:
+        subject, target = (parse_domid(text) for text in arguments(request.payload, 2)[:2])
+        ring = self.ring_of(subject)
+        if ring is None or self.ring_of(target) is None:
+            raise Failure("ENOENT")
+        ring.target = target
+        return OK
+
+    def do_is_domain_introduced(self, request: Request) -> bytes:
+        domid = parse_domid(one_argument(request.payload))
+        return b"T\0" if domid == SELF_DOMID or self.ring_of(domid) else b"F\0"
+
+    def do_get_domain_path(self, request: Request) -> bytes:
+        return b"/local/domain/%d\0" % parse_domid(one_argument(request.payload))
+
+    # --- features and quotas ----------------------------------------------------------------
+
+    def do_get_feature(self, request: Request) -> bytes:
+        connection = request.connection
+        strings = arguments(request.payload, 0, 1)
+        if not strings:
+            return b"%d\0" % self.features(connection)
+        if not self.privileged(connection):
+            raise Failure("EACCES")
+        return b"%d\0" % self.known(parse_domid(strings[0])).features
+
+    def do_set_feature(self, request: Request) -> bytes:
+        name, value = arguments(request.payload, 2, 2)
+        domain = self.known(parse_domid(name))
+        if domain.connection is not None:
+            raise Failure("EBUSY")
+        if parse_lenient(value) & ~FEATURES:
+            raise Failure("EINVAL")
+        domain.features = parse_lenient(value)
+        return OK
+
+    def quota_name(self, text: bytes) -> str:
+        name = text.decode("latin-1")
+        soft = "soft-" if name.startswith("soft-") else ""
+        plain = name.removeprefix("soft-")
+        name = soft + QUOTA_SPELLINGS.get(plain, plain)
+        if name not in self.quotas:
+            raise Failure("EINVAL")
+        return name
+
+    def do_get_quota(self, request: Request) -> bytes:
+        strings = arguments(request.payload, 0, 2)
+        if not strings:
+            return QUOTA_NAMES.encode() + b"\0"
+        name = self.quota_name(strings[-1])
+        if len(strings) == 1:
+            return b"%d\0" % self.quotas[name]
+        return b"%d\0" % self.known(parse_domid(strings[0])).quotas[name]
+
+    def do_set_quota(self, request: Request) -> bytes:
+        strings = arguments(request.payload, 2, 3)
+        name, value = self.quota_name(strings[-2]), parse_lenient(strings[-1])
+        if not 0 <= value < 2**32 - 1:
+            raise Failure("EINVAL")
+        if len(strings) == 2:
+            self.quotas[name] = value
+        else:
+            self.known(parse_domid(strings[0])).quotas[name] = value
+        return OK

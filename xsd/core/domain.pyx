@@ -1,0 +1,43 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Domain objects: what we know and count per domid.
+
+An object comes into being when a domid is first of interest, which may be before its
+INTRODUCE: a toolstack writes a domain's nodes first. It takes its own copy of the quotas
+then, and goes when the domain dies.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from xsd.core.cxs cimport xs_mem_free, xs_mem_zalloc
+from xsd.core.types cimport Core, Domain
+
+cdef enum:
+    FEATURES_OFFERED = 15  # reconnect, error word, watch depth, any-domain permission
+
+
+cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
+    """The object of a domid, made if there is none; NULL when memory ran out."""
+    cdef Domain *d = core.domains[domid]
+    if d != NULL:
+        return d
+    d = <Domain *>xs_mem_zalloc(&core.mem, NULL, sizeof(Domain))
+    if d == NULL:
+        return NULL
+    d.domid = domid
+    d.features = FEATURES_OFFERED
+    memcpy(d.hard, core.hard, sizeof(d.hard))
+    memcpy(d.soft, core.soft, sizeof(d.soft))
+    d.next = core.domain_list
+    core.domain_list = d
+    core.domains[domid] = d
+    return d
+
+
+cdef void domain_forget(Core *core, Domain *d) noexcept nogil:
+    cdef Domain **link = &core.domain_list
+    while link[0] != d:
+        link = &link[0].next
+    link[0] = d.next
+    core.domains[d.domid] = NULL
+    xs_mem_free(&core.mem, NULL, d, sizeof(Domain))

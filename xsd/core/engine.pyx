@@ -1,0 +1,819 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The engine: events in, bytes and effects out.
+
+It is a function of its events. It reads no clock, has no randomness and does no I/O: `now`
+and a seed are arguments. The same events give the same bytes and the same state.
+
+    open       a connection comes             received   bytes have come
+    tick       time has passed                complete   an effect has been carried out
+    close      a connection has gone          domain_*   the hypervisor has news of a domain
+
+Everything between "bytes have come" and "bytes to send" runs without the interpreter.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove, strlen
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from xsd.core.connection cimport (
+    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_open, conn_reset,
+    conn_sent, conn_wake, mark_dirty, next_dirty, next_runnable, reply, reply_error,
+    reply_room, save_input)
+from xsd.core.cxs cimport (
+    XS_E2BIG, XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_HEADER_SIZE, XS_MESSAGE_MAX,
+    XS_OK, XS_OP_CONTROL, XS_OP_COUNT, XS_OP_DIRECTORY, XS_OP_DIRECTORY_PART,
+    XS_OP_GET_DOMAIN_PATH, XS_OP_GET_FEATURE, XS_OP_GET_PERMS, XS_OP_GET_QUOTA,
+    XS_OP_INTRODUCE, XS_OP_IS_DOMAIN_INTRODUCED, XS_OP_MKDIR, XS_OP_READ, XS_OP_RELEASE,
+    XS_OP_RESET_WATCHES, XS_OP_RESUME, XS_OP_RM, XS_OP_SET_FEATURE, XS_OP_SET_PERMS,
+    XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
+    XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
+    XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_header, xs_header_load,
+    xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init, xs_mem_resize, xs_node,
+    xs_node_size, xs_node_value, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
+    xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern, xs_perms_text,
+    xs_perms_text_len, xs_perms_unref, xs_tree_collect, xs_tree_commit, xs_tree_destroy,
+    xs_tree_drop, xs_tree_init, xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write,
+    xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
+    xs_watches_init, xs_wire_check)
+from xsd.core.domain cimport domain_get
+from xsd.core.effects cimport effect_find, effect_next, effect_remove, effects_free
+from xsd.core.lifecycle cimport (
+    complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
+    op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
+    op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
+from xsd.core.quota cimport quota_apply, quota_find, quota_memory, quota_name, quota_prepare_tally
+from xsd.core.state cimport state_check, state_hash
+from xsd.core.store cimport (
+    op_directory, op_directory_part, op_get_perms, op_mkdir, op_read, op_rm, op_set_perms,
+    op_write)
+from xsd.core.transaction cimport (
+    op_transaction_end, op_transaction_start, tx_count_request, tx_find)
+from xsd.core.types cimport (
+    CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_DOMAIN,
+    EFFECT_INTRODUCE, EFFECT_NOTICE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT,
+    RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, Tx)
+from xsd.core.watches cimport events_expire, op_reset_watches, op_unwatch, op_watch
+
+cdef enum:
+    RX_SIZE = 64 * 1024    # most that is read from a socket at once, half-read input included
+    COLLECT_NOW = 128      # dead nodes and blocks freed with each batch of requests
+    COLLECT_TICK = 4096    # and with each tick: well below a millisecond
+    RETRY_NS = 10_000_000  # how soon to come back when memory ran out
+    ACCESS_MAX = 1 << 20   # bytes of access records that may wait for Python
+
+
+# ---- one request ---------------------------------------------------------------------
+
+cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
+                  uint32_t strings) noexcept nogil:
+    if h.type == XS_OP_READ:
+        return op_read(c, h, tx, p)
+    if h.type == XS_OP_WRITE:
+        return op_write(c, h, tx, p, h.len)
+    if h.type == XS_OP_DIRECTORY:
+        return op_directory(c, h, tx, p)
+    if h.type == XS_OP_GET_PERMS:
+        return op_get_perms(c, h, tx, p)
+    if h.type == XS_OP_MKDIR:
+        return op_mkdir(c, h, tx, p)
+    if h.type == XS_OP_RM:
+        return op_rm(c, h, tx, p)
+    if h.type == XS_OP_SET_PERMS:
+        return op_set_perms(c, h, tx, p, strings)
+    if h.type == XS_OP_TRANSACTION_START:
+        return op_transaction_start(c, h, tx)
+    if h.type == XS_OP_TRANSACTION_END:
+        return op_transaction_end(c, h, tx, p)
+    if h.type == XS_OP_WATCH:
+        return op_watch(c, h, p, strings)
+    if h.type == XS_OP_UNWATCH:
+        return op_unwatch(c, h, p)
+    if h.type == XS_OP_RESET_WATCHES:
+        return op_reset_watches(c, h)
+    if h.type == XS_OP_DIRECTORY_PART:
+        return op_directory_part(c, h, tx, p)
+    if h.type == XS_OP_GET_DOMAIN_PATH:
+        return op_get_domain_path(c, h, p)
+    if h.type == XS_OP_IS_DOMAIN_INTRODUCED:
+        return op_is_introduced(c, h, p)
+    if h.type == XS_OP_INTRODUCE:
+        return op_introduce(c, h, p)
+    if h.type == XS_OP_RELEASE:
+        return op_release(c, h, p)
+    if h.type == XS_OP_RESUME:
+        return op_resume(c, h, p)
+    if h.type == XS_OP_SET_TARGET:
+        return op_set_target(c, h, p)
+    if h.type == XS_OP_GET_FEATURE:
+        return op_get_feature(c, h, p, strings)
+    if h.type == XS_OP_SET_FEATURE:
+        return op_set_feature(c, h, p)
+    if h.type == XS_OP_GET_QUOTA:
+        return op_get_quota(c, h, p, strings)
+    if h.type == XS_OP_SET_QUOTA:
+        return op_set_quota(c, h, p, strings)
+    if h.type == XS_OP_CONTROL:
+        return op_control(c, h, p)
+    return XS_ENOSYS
+
+
+cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
+    """What every request goes through before its own checks, in this order."""
+    cdef const xs_op_info *op = xs_op_info_of(h.type)
+    cdef Tx *tx = NULL
+    cdef uint32_t strings
+    cdef int rc
+    if op == NULL:
+        return XS_ENOSYS
+    if op.flags & XS_OPF_PRIVILEGED and not c.privileged:
+        return XS_EACCES
+    if h.tx_id != 0 and not op.flags & XS_OPF_IGNORES_TX:
+        tx = tx_find(c, h.tx_id)
+        if tx == NULL:
+            return XS_ENOENT
+        if h.type != XS_OP_TRANSACTION_END:
+            rc = tx_count_request(c, tx)
+            if rc != XS_OK:
+                return rc
+    if not xs_wire_check(op, p, h.len, &strings):
+        return XS_EINVAL
+    return dispatch(c, h, tx, p, strings)
+
+
+cdef void record(Core *core, Conn *c, const xs_header *h, const char *p, int rc) noexcept nogil:
+    """Notes a request for the access log; Python fetches and formats it later."""
+    cdef size_t size = 40 + h.len
+    cdef char *at
+    cdef uint32_t[10] words
+    if core.access_len + size > ACCESS_MAX or xs_mem_grow(
+            &core.mem, NULL, <void **>&core.access, &core.access_cap,
+            core.access_len + size, 1) != XS_OK:
+        core.access_lost += 1
+        return
+    at = core.access + core.access_len
+    memcpy(words, &core.now, 8)
+    words[2] = c.id
+    words[3] = c.kind
+    words[4] = c.domid
+    words[5] = h.type
+    words[6] = h.tx_id
+    words[7] = <uint32_t>rc
+    words[8] = h.len
+    words[9] = 0
+    memcpy(at, words, 40)
+    memcpy(at + 40, p, h.len)
+    core.access_len += size
+
+
+cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
+    """Handles one whole request. RC_WAIT: it must be tried again; XS_OK otherwise."""
+    cdef Core *core = c.core
+    cdef int rc
+    # Room for an error or an OK comes first: whatever happens, there is an answer.
+    if xs_outq_reserve(&c.out, &core.mem, &c.dom.account, 16, False) != XS_OK:
+        return XS_ENOMEM
+    if cause_begin(c) != XS_OK:
+        xs_outq_release(&c.out)
+        return XS_ENOMEM
+    rc = handle(c, h, p)
+    if rc == RC_WAIT:
+        cause_end(c)
+        xs_outq_release(&c.out)
+        return RC_WAIT
+    if rc != XS_OK and rc != RC_REPLIED:
+        reply_error(c, h, rc)
+    c.absent_count = 0
+    c.requests += 1
+    core.requests[h.type if h.type < 32 else 31] += 1
+    if core.access_on:
+        record(core, c, h, p, rc)
+    xs_outq_release(&c.out)
+    cause_end(c)
+    return XS_OK
+
+
+cdef void misframed(Conn *c) noexcept nogil:
+    """The peer said something that cannot be a request: nothing it sends can be trusted."""
+    if c.kind == CONN_SOCKET:
+        c.closing = True
+        return
+    conn_reset(c)
+    c.ignored = True
+    c.error = 3
+
+
+# ---- bytes ---------------------------------------------------------------------------
+
+cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
+    """Where to read a connection's next bytes into; what is half read stands before it."""
+    memcpy(c.core.rx, c.inp, c.inp_len)
+    room[0] = RX_SIZE - c.inp_len
+    return c.core.rx + c.inp_len
+
+
+cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept nogil:
+    """n bytes have come where engine_rx_space said; handles up to `budget` requests.
+
+    Returns RX_ bits.
+    """
+    cdef Core *core = c.core
+    cdef const char *buf = core.rx
+    cdef size_t total = c.inp_len + n, at = 0
+    cdef xs_header h
+    cdef int flags = 0, rc
+    core.now = now
+    core.bytes_in += n
+    c.paused = False
+    while total - at >= XS_HEADER_SIZE:
+        if conn_blocked(c):
+            c.paused = True
+            break
+        if budget == 0:
+            flags |= RX_MORE
+            break
+        xs_header_load(&h, buf + at)
+        if h.len > XS_PAYLOAD_MAX:
+            misframed(c)
+            break
+        if total - at < XS_HEADER_SIZE + h.len:
+            break
+        rc = request(c, &h, buf + at + XS_HEADER_SIZE)
+        if rc != XS_OK:
+            # An effect must complete, or memory be freed, before it is tried again.
+            c.paused = True
+            core.starved |= rc == XS_ENOMEM
+            c.starved = rc == XS_ENOMEM
+            break
+        at += XS_HEADER_SIZE + h.len
+        budget -= 1
+    if not c.paused and conn_blocked(c):
+        c.paused = True
+    if c.ignored:
+        at = total
+    if save_input(c, buf + at, total - at) != XS_OK:
+        c.closing = True # input would be lost: its peer must know
+    if c.closing:
+        flags |= RX_CLOSE
+    if c.paused:
+        flags |= RX_PAUSE
+    if core.effects != NULL and effect_next(core) != NULL:
+        flags |= RX_EFFECTS
+    if core.dirty_first != NULL:
+        flags |= RX_DIRTY
+    xs_tree_collect(&core.tree, COLLECT_NOW)
+    return flags
+
+
+# ---- the class -----------------------------------------------------------------------
+
+EFFECT_NAMES = ("domain", "introduce", "release", "control", "notice")
+
+DIRTY = RX_DIRTY
+EFFECTS = RX_EFFECTS
+PAUSE = RX_PAUSE
+MORE = RX_MORE
+CLOSE = RX_CLOSE
+
+SOCKET = CONN_SOCKET
+RING = CONN_RING
+
+
+cdef dict initial_quotas():
+    return {"nodes": 1000, "watches": 128, "outstanding": 20, "memory": 2621440,
+            "transactions": 10, "transaction-nodes": 1024, "node-permissions": 5,
+            "path-max": 2048, "node-size": 2048, "transaction-requests": 1024,
+            "soft-memory": 2097152}
+
+
+cdef class Engine:
+    """A store with its connections. Not thread safe; times are nanoseconds."""
+
+    def __cinit__(self, uint64_t seed=0, uint32_t priv_domid=0, uint32_t store_domid=0):
+        cdef Core *core = <Core *>calloc(1, sizeof(Core))
+        cdef str name
+        if core == NULL:
+            raise MemoryError
+        self.core = core
+        xs_mem_init(&core.mem)
+        core.priv_domid = priv_domid
+        core.store_domid = store_domid
+        core.quota_on = core.perms_on = core.event_perms_on = True
+        core.event_timeout_ns = 20_000_000_000
+        core.socket_output_max = 64 << 20
+        core.rx = <char *>xs_mem_alloc(&core.mem, NULL, RX_SIZE + 64)
+        if (core.rx == NULL or xs_tree_init(&core.tree, &core.mem) != XS_OK
+                or xs_watches_init(&core.watches, &core.mem, seed) != XS_OK):
+            raise MemoryError
+        for name, value in initial_quotas().items():
+            self.set_quota(name, value)
+        self.plant()
+
+    cdef int plant(self) except -1:
+        """Creates the initial tree."""
+        cdef Core *core = self.core
+        cdef xs_perm[2] entry
+        cdef xs_perms *perms
+        cdef xs_perms *release
+        cdef Domain *d
+        entry[0].access = 0
+        entry[0].flags = 0
+        entry[0].domid = <unsigned short>core.priv_domid
+        entry[1].access = 1
+        entry[1].flags = 0
+        entry[1].domid = 32757
+        for domid in {core.priv_domid, core.store_domid}:
+            d = domain_get(core, domid)
+            if d == NULL:
+                raise MemoryError
+            d.exists = d.introduced = True
+        if (xs_perms_intern(&core.tree.perms, entry, 1, &perms) != XS_OK
+                or xs_perms_intern(&core.tree.perms, entry, 2, &release) != XS_OK
+                or xs_tree_new(&core.tree, perms, &core.top) != XS_OK):
+            raise MemoryError
+        # The root and both special nodes stand already; they are charged with the rest.
+        self.grow(b"/tool/xenstored", perms)
+        xs_path_set(&core.path, b"@releaseDomain", 14)
+        if xs_tree_prepare_perms(&core.tree, &core.top, &core.path, release) != XS_OK:
+            raise MemoryError
+        xs_tree_commit(&core.tree, NULL)
+        xs_perms_unref(&core.tree.perms, perms)
+        xs_perms_unref(&core.tree.perms, release)
+        self.recount()
+        return 0
+
+    cdef int grow(self, bytes path, xs_perms *perms) except -1:
+        cdef Core *core = self.core
+        xs_path_set(&core.path, PyBytes_AS_STRING(path), len(path))
+        if xs_tree_prepare_write(&core.tree, &core.top, &core.path, perms, 0) != XS_OK:
+            raise MemoryError
+        xs_tree_commit(&core.tree, b"")
+        return 0
+
+    cdef int recount(self) except -1:
+        """Charges the privileged domain with the tree as it stands."""
+        cdef Core *core = self.core
+        cdef Domain *d = core.domains[core.priv_domid]
+        cdef xs_walk w
+        cdef xs_node *n
+        xs_walk_start(&w, &core.tree, core.top, NULL, 0)
+        while True:
+            n = xs_walk_next(&w)
+            if n == NULL:
+                break
+            d.nodes += 1
+            d.node_bytes += <int64_t>xs_node_size(n) + w.path.len
+        xs_walk_end(&w)
+        return 0
+
+    def __dealloc__(self):
+        cdef Core *core = self.core
+        cdef size_t i
+        cdef Domain *d
+        if core == NULL:
+            return
+        for i in range(core.conn_cap):
+            if core.conns[i] != NULL:
+                conn_close(core.conns[i])
+        effects_free(core)
+        xs_tree_drop(&core.tree, core.top)
+        if core.watches.points != NULL:
+            xs_watches_destroy(&core.watches)
+        xs_tree_destroy(&core.tree)
+        while core.domain_list != NULL:
+            d = core.domain_list
+            core.domain_list = d.next
+            xs_mem_free(&core.mem, NULL, d, sizeof(Domain))
+        xs_mem_free(&core.mem, NULL, core.conns, core.conn_cap * sizeof(Conn *))
+        xs_mem_free(&core.mem, NULL, core.free_ids, core.free_cap * sizeof(uint32_t))
+        xs_mem_free(&core.mem, NULL, core.pending, core.pending_cap * sizeof(core.pending[0]))
+        xs_mem_free(&core.mem, NULL, core.points, core.points_cap * sizeof(core.points[0]))
+        xs_mem_free(&core.mem, NULL, core.access, core.access_cap)
+        xs_mem_free(&core.mem, NULL, core.rx, RX_SIZE + 64)
+        free(core)
+
+    cdef Conn *conn(self, uint32_t id) except NULL:
+        cdef Conn *c = conn_get(self.core, id)
+        if c == NULL:
+            raise KeyError(f"no connection {id}")
+        return c
+
+    # -- events
+
+    def open(self, int64_t now, int kind, uint32_t domid, int64_t pid=-1, int64_t uid=-1):
+        """A connection comes: SOCKET or RING, of a domain. Returns its id.
+
+        Raises MemoryError, and ValueError for a domid above 65535.
+        """
+        cdef Conn *c
+        if domid > 65535:
+            raise ValueError(f"domid {domid}: expected 0 to 65535")
+        self.core.now = now
+        c = conn_open(self.core, kind, domid)
+        if c == NULL:
+            raise MemoryError
+        c.pid = pid
+        c.uid = uid
+        return c.id
+
+    def close(self, int64_t now, uint32_t id):
+        """A connection has gone: what it had goes with it. Raises KeyError."""
+        self.core.now = now
+        conn_close(self.conn(id))
+        xs_tree_collect(&self.core.tree, COLLECT_NOW)
+
+    def feed(self, int64_t now, uint32_t id, bytes data, int budget=1 << 30):
+        """Bytes have come on a connection. Returns the bits DIRTY, EFFECTS, PAUSE, MORE, CLOSE.
+
+        Raises KeyError.
+        """
+        cdef Conn *c = self.conn(id)
+        cdef const char *p = PyBytes_AS_STRING(data)
+        cdef size_t n = len(data), done = 0, room
+        cdef int flags = 0
+        while True:
+            at = engine_rx_space(c, &room)
+            room = min(room, n - done)
+            memcpy(at, p + done, room)
+            flags = engine_received(c, now, room, budget)
+            done += room
+            if done == n or flags & (PAUSE | CLOSE):
+                break
+        if done < n and not flags & CLOSE:
+            raise BlockingIOError(f"connection {id} is paused with {n - done} bytes to come")
+        return flags
+
+    def take(self, uint32_t id, size_t most=1 << 30):
+        """Takes up to `most` bytes of a connection's output. Raises KeyError."""
+        cdef Conn *c = self.conn(id)
+        cdef size_t n = min(most, xs_outq_bytes(&c.out))
+        cdef bytes data = PyBytes_FromStringAndSize(c.out.buf + c.out.head, n) if n else b""
+        conn_sent(c, n)
+        return data
+
+    def tick(self, int64_t now):
+        """Time has passed. Returns when to be called again at the latest, or None."""
+        cdef Core *core = self.core
+        cdef int64_t next
+        cdef size_t i
+        core.now = now
+        next = events_expire(core) if core.aging != NULL else -1
+        deaths_retry(core)
+        if core.starved:
+            core.starved = False
+            for i in range(core.conn_cap):
+                if core.conns[i] != NULL and core.conns[i].starved:
+                    core.conns[i].starved = False
+                    conn_wake(core.conns[i])
+        if xs_tree_collect(&core.tree, COLLECT_TICK):
+            return now
+        if (core.deaths_due > 0 or core.starved) and (next < 0 or next > now + RETRY_NS):
+            next = now + RETRY_NS
+        return None if next < 0 else next
+
+    def next_dirty(self):
+        """The id of a connection that has gained output, or -1. Each is told once."""
+        cdef Conn *c = next_dirty(self.core)
+        return -1 if c == NULL else c.id
+
+    def next_runnable(self):
+        """The id of a paused connection that may go on: feed it, if only b"". Or -1."""
+        cdef Conn *c = next_runnable(self.core)
+        return -1 if c == NULL else c.id
+
+    def next_effect(self):
+        """What Python is asked to do: (id, kind, connection id or -1, arguments), or None.
+
+        Kinds and arguments: "domain" (domid), "introduce" (domid, gfn, port), "control"
+        (payload), which want a completion; "release" (domid), "notice" (domid, quota name,
+        whether it is over), which do not.
+        """
+        cdef Effect *e = effect_next(self.core)
+        if e == NULL:
+            return None
+        conn = -1 if e.conn == 0xffffffff else <int>e.conn
+        if e.kind == EFFECT_DOMAIN:
+            args = (e.domid,)
+        elif e.kind == EFFECT_INTRODUCE:
+            args = (e.domid, e.gfn, e.port)
+        elif e.kind == EFFECT_CONTROL:
+            args = (PyBytes_FromStringAndSize(e.data, e.len),)
+        elif e.kind == EFFECT_NOTICE:
+            args = (e.domid, PyBytes_FromStringAndSize(e.data, e.len).decode(), e.gfn != 0)
+        else:
+            args = (e.domid,)
+        found = (e.id, EFFECT_NAMES[e.kind], conn, args)
+        if e.kind == EFFECT_RELEASE or e.kind == EFFECT_NOTICE:
+            effect_remove(self.core, e)
+        else:
+            e.taken = True
+        return found
+
+    def complete(self, int64_t now, uint64_t id, str error="", bytes data=b""):
+        """An effect has been carried out; `error` names why not. Raises KeyError."""
+        cdef Core *core = self.core
+        cdef Effect *e = effect_find(core, id)
+        cdef Conn *c
+        cdef bytes name = error.encode()
+        cdef int rc = XS_OK
+        if e == NULL:
+            raise KeyError(f"no effect {id}")
+        if error:
+            rc = xs_error_from_name(PyBytes_AS_STRING(name), len(name))
+        core.now = now
+        c = conn_get(core, e.conn)
+        if e.kind == EFFECT_DOMAIN:
+            complete_domain(core, c, e, rc)
+        elif e.kind == EFFECT_INTRODUCE:
+            complete_introduce(core, c, e, rc)
+        elif c != NULL:
+            self.answer(c, rc, data)
+        effect_remove(core, e)
+        if c != NULL:
+            xs_outq_release(&c.out)
+            c.waiting = 0
+            conn_wake(c)
+
+    cdef int answer(self, Conn *c, int rc, bytes data) except -1:
+        if xs_outq_reserve(&c.out, &self.core.mem, &c.dom.account, 16, False) != XS_OK:
+            c.closing = True
+            return 0
+        if rc == XS_OK:
+            rc = reply(c, &c.pending, PyBytes_AS_STRING(data), len(data))
+        if rc != XS_OK:
+            reply_error(c, &c.pending, rc)
+        return 0
+
+    def domain_died(self, int64_t now, uint32_t domid):
+        """The hypervisor says that a domain is gone."""
+        self.core.now = now
+        domain_died(self.core, domid & 0xffff)
+
+    def domain_shutdown(self, int64_t now, uint32_t domid):
+        """The hypervisor says that a domain has shut down."""
+        self.core.now = now
+        domain_was_shut_down(self.core, domid & 0xffff)
+
+    # -- settings
+
+    def set_quota(self, str name, uint32_t value):
+        """Sets a quota ("nodes", "soft-memory" ...) for domains to come. Raises KeyError."""
+        cdef bytes text = name.encode()
+        cdef bint soft
+        cdef int i = quota_find(PyBytes_AS_STRING(text), len(text), &soft)
+        if i < 0:
+            raise KeyError(f"no quota {name!r}")
+        if soft:
+            self.core.soft[i] = value
+        else:
+            self.core.hard[i] = value
+
+    def set_soft_quota(self, str name, uint32_t value):
+        """The same for the soft quota of that name."""
+        self.set_quota("soft-" + name, value)
+
+    def quotas(self):
+        """All quotas for domains to come, hard and soft, by name."""
+        found = {}
+        for i in range(Q_COUNT):
+            name = quota_name(i).decode()
+            found[name] = self.core.hard[i]
+            found["soft-" + name] = self.core.soft[i]
+        return found
+
+    def domain_quotas(self, uint32_t domid):
+        """The same for one domain. Raises KeyError."""
+        cdef Domain *d = self.core.domains[domid & 0xffff]
+        if d == NULL:
+            raise KeyError(f"no domain {domid}")
+        found = {}
+        for i in range(Q_COUNT):
+            name = quota_name(i).decode()
+            found[name] = d.hard[i]
+            found["soft-" + name] = d.soft[i]
+        return found
+
+    def configure(self, *, quota=None, perms=None, event_perms=None, event_timeout_ns=None,
+                  keep_orphans=None, access_log=None, socket_output_max=None):
+        """Switches: whether quotas, permissions and event permissions are applied, after how
+        many nanoseconds guests lose unfetched events (0: never), whether nodes of dead domains
+        are kept for the privileged one, whether requests are recorded, and how many bytes may
+        wait on a socket."""
+        cdef Core *core = self.core
+        if quota is not None:
+            core.quota_on = quota
+        if perms is not None:
+            core.perms_on = perms
+        if event_perms is not None:
+            core.event_perms_on = event_perms
+        if event_timeout_ns is not None:
+            core.event_timeout_ns = event_timeout_ns
+        if keep_orphans is not None:
+            core.keep_orphans = keep_orphans
+        if access_log is not None:
+            core.access_on = access_log
+        if socket_output_max is not None:
+            core.socket_output_max = socket_output_max
+
+    # -- looking
+
+    def domain_conn(self, uint32_t domid):
+        """The id of a domain's ring connection, or -1."""
+        cdef Domain *d = self.core.domains[domid & 0xffff]
+        return -1 if d == NULL or d.conn == NULL else d.conn.id
+
+    def state_hash(self):
+        """A hash of all that clients can see. Raises MemoryError."""
+        cdef uint64_t h
+        if state_hash(self.core, &h) != XS_OK:
+            raise MemoryError
+        return h
+
+    def check(self):
+        """Checks every invariant; slow. Raises AssertionError naming what does not hold."""
+        cdef const char *bad = state_check(self.core)
+        if bad != NULL:
+            raise AssertionError(bad.decode())
+
+    def tree(self):
+        """The live tree: {path: (value, permissions in text form)}, special nodes included."""
+        cdef Core *core = self.core
+        cdef xs_walk w
+        cdef xs_node *n
+        cdef char[XS_PAYLOAD_MAX * 2] text
+        found = {}
+        xs_walk_start(&w, &core.tree, core.top, NULL, 0)
+        while True:
+            n = xs_walk_next(&w)
+            if n == NULL:
+                break
+            xs_perms_text(n.perms, text)
+            found[w.path.buf[:w.path.len]] = (
+                PyBytes_FromStringAndSize(xs_node_value(n), n.value_len),
+                text[:xs_perms_text_len(n.perms)])
+        failed = w.error
+        xs_walk_end(&w)
+        if failed != XS_OK:
+            raise MemoryError
+        return found
+
+    def counts(self):
+        """What each domain is charged with: {domid: {figure: value}}, zero figures left out."""
+        cdef Domain *d = self.core.domain_list
+        found = {}
+        while d != NULL:
+            figures = {"nodes": d.nodes, "watches": d.watches, "transactions": d.transactions,
+                       "outstanding": d.outstanding, "memory": quota_memory(d)}
+            figures = {k: v for k, v in figures.items() if v}
+            if figures:
+                found[d.domid] = figures
+            d = d.next
+        return found
+
+    def peaks(self, bint reset=False):
+        """The greatest figures seen per quota among guests; optionally starts anew."""
+        cdef Domain *d = self.core.domain_list
+        cdef int i
+        found = {quota_name(i).decode(): 0 for i in range(Q_COUNT)}
+        while d != NULL:
+            for i in range(Q_COUNT):
+                name = quota_name(i).decode()
+                if d.domid != self.core.priv_domid:
+                    found[name] = max(found[name], d.peak[i])
+                if reset:
+                    d.peak[i] = 0
+            d = d.next
+        return found
+
+    def domain_peaks(self, uint32_t domid):
+        """The greatest figures seen of one domain. Raises KeyError."""
+        cdef Domain *d = self.core.domains[domid & 0xffff]
+        cdef int i
+        if d == NULL:
+            raise KeyError(f"no domain {domid}")
+        return {quota_name(i).decode(): d.peak[i] for i in range(Q_COUNT)}
+
+    def watches(self):
+        """All watches: [(connection id, path as registered, token)]."""
+        cdef xs_watch *w
+        cdef size_t i
+        found = []
+        for i in range(self.core.conn_cap):
+            w = self.core.conns[i].watches.first if self.core.conns[i] != NULL else NULL
+            while w != NULL:
+                found.append((i, w.data[:w.path_len],
+                              (w.data + w.path_len)[:w.token_len]))
+                w = w.owner_next
+        return found
+
+    def transactions(self):
+        """Open transactions: [(connection id, domid, tx id, start in ns, requests, changes)]."""
+        cdef Tx *tx
+        cdef size_t i
+        found = []
+        for i in range(self.core.conn_cap):
+            tx = self.core.conns[i].tx if self.core.conns[i] != NULL else NULL
+            while tx != NULL:
+                found.append((i, self.core.conns[i].domid, tx.id, tx.start_ns, tx.requests,
+                              tx.log.count))
+                tx = tx.next
+        return found
+
+    def connections(self):
+        """All connections: [(id, "socket" or "ring", domid, pid, uid, requests)]."""
+        cdef Conn *c
+        cdef size_t i
+        found = []
+        for i in range(self.core.conn_cap):
+            c = self.core.conns[i]
+            if c != NULL:
+                found.append((c.id, "socket" if c.kind == CONN_SOCKET else "ring", c.domid,
+                              c.pid, c.uid, c.requests))
+        return found
+
+    def counters(self):
+        """What has happened so far and what there is now: {name: int or {name: int}}."""
+        cdef Core *core = self.core
+        cdef const xs_op_info *op
+        requests = {}
+        for i in range(XS_OP_COUNT):
+            op = xs_op_info_of(i)
+            if op != NULL:
+                requests[op.name.decode()] = core.requests[i]
+        requests["unknown"] = core.requests[31]
+        errors = {xs_error_name(i).decode(): core.errors[i]
+                  for i in range(1, 17) if core.errors[i]}
+        return {
+            "requests": requests, "errors": errors,
+            "connections": core.conn_count, "watches": core.watches.watch_count,
+            "transactions": core.open_tx,
+            "events_queued": core.events_queued, "events_merged": core.events_merged,
+            "events_dropped": core.events_dropped,
+            "commits": core.commits, "commits_swap": core.commits_swap,
+            "commits_merge": core.commits_merge, "conflicts": core.conflicts,
+            "aborts": core.aborts, "bytes_in": core.bytes_in, "bytes_out": core.bytes_out,
+            "soft_quota_hits": core.soft_hits, "access_records_lost": core.access_lost,
+        }
+
+    def memory(self):
+        """Bytes and blocks asked for: in total, by the tree, by the watch indexes."""
+        cdef Core *core = self.core
+        return {"total_bytes": core.mem.total.bytes, "total_blocks": core.mem.total.blocks,
+                "tree_bytes": core.tree.account.bytes, "tree_blocks": core.tree.account.blocks,
+                "watch_bytes": core.watches.account.bytes,
+                "permission_lists": core.tree.perms.count, "failures": core.mem.failures}
+
+    def account(self, uint32_t domid):
+        """Bytes and blocks held for a domain: connections, watches, queues, transactions."""
+        cdef Domain *d = self.core.domains[domid & 0xffff]
+        if d == NULL:
+            return 0, 0
+        return d.account.bytes, d.account.blocks
+
+    def take_access(self):
+        """Takes the records of requests made since the last call, as one block of bytes.
+
+        Each: time (i64), connection, kind, domid, type, tx_id, result, length, 0 (u32), payload.
+        """
+        cdef Core *core = self.core
+        cdef bytes data = PyBytes_FromStringAndSize(core.access, core.access_len)
+        core.access_len = 0
+        return data
+
+    # -- for tests
+
+    def fail_allocation(self, uint64_t nth=0, bint sticky=False):
+        """Lets the nth allocation from now fail, and with `sticky` all after it; 0: none."""
+        self.core.mem.fail_at = self.core.mem.calls + nth if nth else 0
+        self.core.mem.fail_sticky = sticky
+
+    def allocations(self):
+        """How often memory has been asked for."""
+        return self.core.mem.calls
+
+    def bench_feed(self, uint32_t id, bytes data, int repeats):
+        """Nanoseconds per request of feeding the same requests again and again.
+
+        The clock stands around the loop, outside the engine; output is thrown away.
+        """
+        cdef Conn *c = self.conn(id)
+        cdef const char *p = PyBytes_AS_STRING(data)
+        cdef size_t n = len(data), room
+        cdef timespec start, end
+        cdef uint64_t before
+        cdef int i
+        if n > RX_SIZE:
+            raise ValueError(f"{n} bytes of requests: at most {RX_SIZE} fit")
+        before = c.requests
+        with nogil:
+            clock_gettime(CLOCK_MONOTONIC, &start)
+            for i in range(repeats):
+                memcpy(engine_rx_space(c, &room), p, n)
+                engine_received(c, i, n, 1 << 30)
+                conn_sent(c, xs_outq_bytes(&c.out))
+                next_dirty(c.core)
+            clock_gettime(CLOCK_MONOTONIC, &end)
+        spent = (end.tv_sec - start.tv_sec) * 1_000_000_000 + end.tv_nsec - start.tv_nsec
+        before = c.requests - before
+        return spent / before if before else 0.0

@@ -1,0 +1,436 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Transactions: a snapshot, a private view of it, and the commit.
+
+START takes two references to the live tree: the base, which stays, and the view, which the
+transaction's changes copy as they go. What it looked at is kept as a set of paths, what it
+changed as a log. END tries the cheapest thing that is right:
+
+    nothing was changed                     done
+    the live tree is still the base         the view becomes the live tree
+    all that was seen is as it was          the log is applied to the live tree
+    otherwise                               EAGAIN, and nothing has happened
+
+"As it was" compares stamps between base and live tree, path by path of what was seen; what
+the two trees still share is not even looked into. Transactions that touch different things
+therefore never fail each other.
+"""
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+
+from xsd.core.connection cimport reply_number, reply_ok, reply_room
+from xsd.core.cxs cimport (
+    XS_EAGAIN, XS_EBUSY, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSPC, XS_OK, XS_OP_MKDIR,
+    XS_OP_RM, XS_OP_SET_PERMS, XS_OP_WRITE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool,
+    xs_found, xs_header, xs_mem_free, xs_mem_grow, xs_mem_zalloc, xs_node, xs_oplog_free,
+    xs_oplog_next, xs_oprec, xs_path_parent_len, xs_path_set, xs_pathset_add, xs_pathset_free,
+    xs_pathset_next, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref, xs_seen, xs_tally,
+    xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_prepare_perms,
+    xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same, xs_tree_same_subtree,
+    xs_tree_share)
+from xsd.core.domain cimport domain_get
+from xsd.core.quota cimport (
+    quota_allows, quota_applies, quota_apply, quota_memory, quota_note, quota_prepare_tally)
+from xsd.core.store cimport creation_perms
+from xsd.core.types cimport (
+    Conn, Core, Domain, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_TRANSACTION_NODES,
+    Q_TRANSACTION_REQUESTS, Tx)
+from xsd.core.watches cimport events_abort, events_begin, events_for_log, events_publish
+
+
+# ---- life --------------------------------------------------------------------------
+
+cdef Tx *tx_find(Conn *c, uint32_t id) noexcept nogil:
+    """The open transaction of this id; the one used last is found first."""
+    cdef Tx *prev = NULL
+    cdef Tx *tx = c.tx
+    while tx != NULL and tx.id != id:
+        prev = tx
+        tx = tx.next
+    if tx != NULL and prev != NULL:
+        prev.next = tx.next
+        tx.next = c.tx
+        c.tx = tx
+    return tx
+
+
+cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
+    """Lets go of everything a transaction holds, but for the struct itself."""
+    xs_tree_drop(&core.tree, tx.base)
+    xs_tree_drop(&core.tree, tx.top)
+    xs_pathset_free(&tx.seen, &core.mem, tx.account)
+    xs_oplog_free(&tx.log, &core.mem, tx.account)
+    xs_mem_free(&core.mem, tx.account, tx.delta, tx.delta_cap * sizeof(xs_tally))
+    tx.base = tx.top = NULL
+    tx.delta = NULL
+    tx.delta_count = tx.delta_cap = 0
+
+
+cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
+    cdef Core *core = c.core
+    cdef Tx **link = &c.tx
+    while link[0] != tx:
+        link = &link[0].next
+    link[0] = tx.next
+    tx_clear(core, tx)
+    if tx.all_prev != NULL:
+        tx.all_prev.all_next = tx.all_next
+    else:
+        core.all_tx = tx.all_next
+    if tx.all_next != NULL:
+        tx.all_next.all_prev = tx.all_prev
+    core.open_tx -= 1
+    c.dom.transactions -= 1
+    c.dom.tx_bytes -= tx.charged
+    xs_mem_free(&core.mem, tx.account, tx, sizeof(Tx))
+
+
+cdef void tx_abort_all(Conn *c) noexcept nogil:
+    while c.tx != NULL:
+        c.core.aborts += 1
+        tx_free(c, c.tx)
+
+
+cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogil:
+    """TRANSACTION_START: a new id. O(1) in a tree of any size."""
+    cdef Core *core = c.core
+    cdef Domain *d = c.dom
+    cdef uint32_t id = c.last_tx
+    cdef int rc
+    if tx != NULL:
+        return XS_EBUSY
+    if quota_applies(c) and not quota_allows(d, Q_TRANSACTIONS, d.transactions + 1):
+        return XS_ENOSPC
+    id += 1
+    # Ids are reused after 2^32; as many tries as transactions are open, and one, will do.
+    while id == 0 or tx_find(c, id) != NULL:
+        id += 1
+    tx = <Tx *>xs_mem_zalloc(&core.mem, &d.account, sizeof(Tx))
+    if tx == NULL:
+        return XS_ENOMEM
+    rc = reply_number(c, h, id)
+    if rc != XS_OK:
+        xs_mem_free(&core.mem, &d.account, tx, sizeof(Tx))
+        return rc
+    tx.id = id
+    tx.account = &d.account
+    tx.base = xs_tree_share(core.top)
+    tx.top = xs_tree_share(core.top)
+    tx.start_ns = core.now
+    tx.next = c.tx
+    c.tx = tx
+    c.last_tx = id
+    tx.all_next = core.all_tx
+    if core.all_tx != NULL:
+        core.all_tx.all_prev = tx
+    core.all_tx = tx
+    core.open_tx += 1
+    d.transactions += 1
+    quota_note(core, d, Q_TRANSACTIONS, d.transactions)
+    return XS_OK
+
+
+# ---- what it sees -------------------------------------------------------------------
+
+cdef void tx_recharge(Conn *c, Tx *tx) noexcept nogil:
+    """Charges what the transaction's records have grown by."""
+    cdef int64_t bytes = <int64_t>(tx.seen.len + tx.log.len)
+    if bytes != tx.charged:
+        c.dom.tx_bytes += bytes - tx.charged
+        tx.charged = bytes
+        quota_note(c.core, c.dom, Q_MEMORY, quota_memory(c.dom))
+
+
+cdef int tx_count_request(Conn *c, Tx *tx) noexcept nogil:
+    """Counts a request against the transaction's limit; beyond it only an end is possible."""
+    tx.requests += 1
+    if not quota_applies(c):
+        return XS_OK
+    if not quota_allows(c.dom, Q_TRANSACTION_REQUESTS, <int64_t>tx.requests):
+        tx.poisoned = True
+        return XS_ENOSPC
+    quota_note(c.core, c.dom, Q_TRANSACTION_REQUESTS, <int64_t>tx.requests)
+    return XS_OK
+
+
+cdef int note(Conn *c, Tx *tx, uint32_t len, unsigned flags) noexcept nogil:
+    """Adds the first `len` bytes of the current path to what was seen."""
+    return xs_pathset_add(&tx.seen, &c.core.mem, tx.account, c.core.path.buf, len, flags)
+
+
+cdef int noted(Conn *c, Tx *tx, int rc) noexcept nogil:
+    """Settles what noting has cost."""
+    tx_recharge(c, tx)
+    if rc != XS_OK or not quota_applies(c):
+        return rc
+    if not quota_allows(c.dom, Q_TRANSACTION_NODES, <int64_t>tx.seen.count):
+        tx.poisoned = True
+        return XS_ENOSPC
+    quota_note(c.core, c.dom, Q_TRANSACTION_NODES, <int64_t>tx.seen.count)
+    if not quota_allows(c.dom, Q_MEMORY, quota_memory(c.dom)):
+        return XS_ENOMEM
+    return XS_OK
+
+
+cdef int tx_note(Conn *c, Tx *tx, const xs_found *found, unsigned flags) noexcept nogil:
+    """Remembers that the transaction looked at the current path.
+
+    When there is no node, the answer came from its nearest ancestor and from the absence of
+    the first node that is missing below it, so both were seen. XS_OK, XS_ENOSPC, XS_ENOMEM.
+    """
+    cdef const char *p = c.core.path.buf
+    cdef uint32_t len = c.core.path.len, end
+    cdef int rc = note(c, tx, len, flags)
+    if rc == XS_OK and found.node == NULL and found.near_len > 0:
+        rc = note(c, tx, found.near_len, XS_SEEN_SELF)
+        end = found.near_len + (0 if found.near_len == 1 else 1)
+        while end < len and p[end] != b'/':
+            end += 1
+        if rc == XS_OK and end < len:
+            rc = note(c, tx, end, XS_SEEN_SELF)
+    return noted(c, tx, rc)
+
+
+cdef int tx_note_creation(Conn *c, Tx *tx, uint32_t near_len) noexcept nogil:
+    """Ancestors are created along with the node: they count as looked at."""
+    cdef const char *p = c.core.path.buf
+    cdef uint32_t end = near_len + (0 if near_len == 1 else 1), len = c.core.path.len
+    cdef int rc = XS_OK
+    while rc == XS_OK and end < len:
+        if p[end] == b'/':
+            rc = note(c, tx, end, 0)
+        end += 1
+    return noted(c, tx, rc)
+
+
+cdef int tx_note_removal(Conn *c, Tx *tx) noexcept nogil:
+    """A removal takes all there is below; its parent is counted, but was not looked at."""
+    cdef int rc = note(c, tx, c.core.path.len, XS_SEEN_SELF | XS_SEEN_SUBTREE)
+    if rc == XS_OK:
+        rc = note(c, tx, xs_path_parent_len(&c.core.path), 0)
+    return noted(c, tx, rc)
+
+
+cdef int unchanged(Core *core, Tx *tx, cbool *same) noexcept nogil:
+    """Whether the live tree would still show the transaction what it saw."""
+    cdef const xs_seen *seen = xs_pathset_next(&tx.seen, NULL)
+    cdef int rc = XS_OK
+    same[0] = True
+    while seen != NULL and same[0] and rc == XS_OK:
+        xs_path_set(&core.path, seen.path, seen.len)
+        if seen.flags & XS_SEEN_SUBTREE:
+            rc = xs_tree_same_subtree(&core.tree, tx.base, core.top, &core.path, same)
+        elif seen.flags != 0:
+            same[0] = xs_tree_same(tx.base, core.top, &core.path,
+                                   seen.flags & XS_SEEN_KIDS != 0)
+        seen = xs_pathset_next(&tx.seen, seen)
+    return rc
+
+
+# ---- what it does -------------------------------------------------------------------
+
+cdef int delta_reserve(Core *core, Tx *tx, size_t more) noexcept nogil:
+    return xs_mem_grow(&core.mem, tx.account, <void **>&tx.delta, &tx.delta_cap,
+                       tx.delta_count + more, sizeof(xs_tally))
+
+
+cdef void delta_add(Tx *tx, const xs_tally *tally, size_t count) noexcept nogil:
+    """Adds what a change means for quotas; room was reserved."""
+    cdef size_t i, j
+    for i in range(count):
+        for j in range(tx.delta_count):
+            if tx.delta[j].domid == tally[i].domid:
+                tx.delta[j].nodes += tally[i].nodes
+                tx.delta[j].bytes += tally[i].bytes
+                break
+        else:
+            tx.delta[tx.delta_count] = tally[i]
+            tx.delta_count += 1
+
+
+cdef int tx_apply(Core *core, Tx *into, xs_node **top, unsigned op, const char *value,
+                  uint32_t value_len) noexcept nogil:
+    """Makes the prepared change of a private tree and counts it in `into`."""
+    cdef int rc = quota_prepare_tally(core)
+    if rc == XS_OK:
+        rc = delta_reserve(core, into, core.tree.tally_count)
+    if rc != XS_OK:
+        xs_tree_abort(&core.tree)
+        return rc
+    delta_add(into, core.tree.tally, core.tree.tally_count)
+    if core.tree.change.created > 0:
+        into.created = True
+    xs_tree_commit(&core.tree, value if op == XS_OP_WRITE else NULL)
+    return XS_OK
+
+
+cdef int prepare_again(Conn *c, xs_node **top, const xs_oprec *rec) noexcept nogil:
+    """Prepares a logged change on another tree. The path is in core.path."""
+    cdef Core *core = c.core
+    cdef const char *data = rec.data + rec.path_len
+    cdef xs_perms *perms
+    cdef xs_found found
+    cdef int rc
+    xs_tree_find(top[0], &core.path, &found)
+    if rec.op == XS_OP_SET_PERMS:
+        memcpy(core.perm, data, rec.data_len)
+        rc = xs_perms_intern(&core.tree.perms, core.perm, rec.data_len // sizeof(xs_perm),
+                             &perms)
+        if rc == XS_OK:
+            rc = xs_tree_prepare_perms(&core.tree, top, &core.path, perms)
+            xs_perms_unref(&core.tree.perms, perms)
+        return rc
+    if rec.op == XS_OP_RM:
+        return xs_tree_prepare_remove(&core.tree, top, &core.path)
+    rc = creation_perms(c, found.near, &perms)
+    if rc == XS_OK:
+        rc = xs_tree_prepare_write(&core.tree, top, &core.path, perms,
+                                   rec.data_len if rec.op == XS_OP_WRITE else 0)
+        xs_perms_unref(&core.tree.perms, perms)
+    return rc
+
+
+cdef int merge(Conn *c, Tx *tx, Tx *into) noexcept nogil:
+    """Applies the log to a copy of the live tree. Nothing that it depends on has changed."""
+    cdef Core *core = c.core
+    cdef const xs_oprec *rec = xs_oplog_next(&tx.log, NULL)
+    cdef int rc = XS_OK
+    into.top = xs_tree_share(core.top)
+    while rec != NULL and rc == XS_OK:
+        xs_path_set(&core.path, rec.data, rec.path_len)
+        rc = prepare_again(c, &into.top, rec)
+        if rc == XS_OK:
+            rc = tx_apply(core, into, &into.top, rec.op, rec.data + rec.path_len, rec.data_len)
+        rec = xs_oplog_next(&tx.log, rec)
+    return rc
+
+
+cdef int quota_prepare_delta(Core *core, const Tx *tx) noexcept nogil:
+    """Makes sure that domains to be charged have an object: one may have died meanwhile."""
+    cdef size_t i
+    for i in range(tx.delta_count):
+        if domain_get(core, tx.delta[i].domid) == NULL:
+            return XS_ENOMEM
+    return XS_OK
+
+
+cdef void tx_doom(Core *core, uint32_t domid) noexcept nogil:
+    """A domain is gone: transactions that set permissions for it can no longer commit.
+
+    Otherwise a later domain of the same id would inherit them.
+    """
+    cdef Tx *tx = core.all_tx
+    cdef const xs_oprec *rec
+    cdef xs_perm entry
+    cdef size_t i
+    while tx != NULL:
+        rec = xs_oplog_next(&tx.log, NULL)
+        while rec != NULL:
+            if rec.op == XS_OP_SET_PERMS:
+                for i in range(rec.data_len // sizeof(xs_perm)):
+                    memcpy(&entry, rec.data + rec.path_len + i * sizeof(xs_perm),
+                           sizeof(xs_perm))
+                    tx.doomed |= entry.domid == domid
+            rec = xs_oplog_next(&tx.log, rec)
+        tx = tx.all_next
+
+
+cdef int over_quota(Conn *c, const Tx *tx) noexcept nogil:
+    """Whether a commit would put a domain over its node quota."""
+    cdef Core *core = c.core
+    cdef size_t i
+    cdef Domain *d
+    if not quota_applies(c) or not tx.created:
+        return False
+    for i in range(tx.delta_count):
+        d = core.domains[tx.delta[i].domid]
+        if (tx.delta[i].nodes > 0 and d.domid != core.priv_domid
+                and not quota_allows(d, Q_NODES, d.nodes + tx.delta[i].nodes)):
+            return True
+    return False
+
+
+cdef int tx_install(Core *core, Tx *tx, xs_node *fresh, Conn *requester,
+                    const Conn *skip) noexcept nogil:
+    """Makes a tree the live one, with the quotas and events of the log that led to it.
+
+    Takes over the reference to `fresh` when it succeeds. XS_OK or XS_ENOMEM.
+    """
+    cdef xs_node *old = core.top
+    cdef int rc
+    events_begin(core)
+    rc = events_for_log(core, old, fresh, &tx.log, skip)
+    if rc != XS_OK:
+        events_abort(core)
+        return rc
+    core.top = fresh
+    xs_tree_drop(&core.tree, old)
+    quota_apply(core, tx.delta, tx.delta_count)
+    events_publish(core, requester)
+    core.commits += 1
+    return XS_OK
+
+
+cdef int commit(Conn *c, Tx *tx) noexcept nogil:
+    cdef Core *core = c.core
+    cdef Tx merged
+    cdef cbool same
+    cdef xs_node *fresh
+    cdef int rc
+    if tx.poisoned:
+        return XS_ENOMEM
+    if tx.log.count == 0:
+        return XS_OK
+    if tx.doomed:
+        core.conflicts += 1
+        return XS_EAGAIN
+    if quota_prepare_delta(core, tx) != XS_OK:
+        return XS_ENOMEM
+    if core.top == tx.base:
+        if over_quota(c, tx):
+            return XS_ENOSPC
+        fresh = xs_tree_share(tx.top)
+        rc = tx_install(core, tx, fresh, c, NULL)
+        if rc != XS_OK:
+            xs_tree_drop(&core.tree, fresh)
+        core.commits_swap += rc == XS_OK
+        return rc
+
+    rc = unchanged(core, tx, &same)
+    if rc != XS_OK:
+        return rc
+    if not same:
+        core.conflicts += 1
+        return XS_EAGAIN
+    merged = tx[0]
+    merged.base = merged.top = NULL
+    merged.delta = NULL
+    merged.delta_count = merged.delta_cap = 0
+    rc = merge(c, tx, &merged)
+    if rc == XS_OK and over_quota(c, &merged):
+        rc = XS_ENOSPC
+    if rc == XS_OK:
+        rc = tx_install(core, &merged, merged.top, c, NULL)
+        if rc == XS_OK:
+            merged.top = NULL
+            core.commits_merge += 1
+    xs_tree_drop(&core.tree, merged.top)
+    xs_mem_free(&core.mem, tx.account, merged.delta, merged.delta_cap * sizeof(xs_tally))
+    return rc
+
+
+cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogil:
+    """TRANSACTION_END T or F: the transaction is gone afterwards, whatever the answer."""
+    cdef int rc = XS_OK
+    if (p[0] != b'T' and p[0] != b'F') or p[1] != 0:
+        return XS_EINVAL
+    if tx == NULL:
+        return XS_ENOENT
+    if p[0] == b'T':
+        rc = commit(c, tx)
+    else:
+        c.core.aborts += 1
+    tx_free(c, tx)
+    if rc == XS_OK:
+        reply_ok(c, h)
+    return rc

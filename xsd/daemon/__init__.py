@@ -1,0 +1,1 @@
+"""What surrounds the engine in the daemon process: configuration, logs, process, control."""
