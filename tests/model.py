@@ -147,6 +147,8 @@ class Model:
         self.domains: dict[int, Domain] = {}
         self.watches: list[Watch] = []
         self.connections: list[Connection] = []
+        for domid in self.host:
+            self.domain(domid)
         private = Entry("n", priv_domid)
         self.live: Tree = {
             path: self.new_node((private,))
@@ -358,7 +360,10 @@ class Model:
     def get(self, connection: Connection, tree: Tree, path: bytes, right: str) -> Node:
         """The node; EACCES without the right on it or on its nearest ancestor, else ENOENT."""
         if path not in tree:
-            above = self.rights(connection, tree[nearest(tree, path)].perms)
+            at = nearest(tree, path)
+            # Special nodes are not children of the root; no guest learns which ones there are.
+            nowhere = is_special(path) and at == ROOT and not self.privileged(connection)
+            above = "" if nowhere else self.rights(connection, tree[at].perms)
             raise Failure("ENOENT" if right.replace("o", "w") in above else "EACCES")
         if right not in self.rights(connection, tree[path].perms):
             raise Failure("EACCES")
@@ -374,10 +379,10 @@ class Model:
         tree = self.tree(request)
         if request.transaction is None:
             return tree
-        seen = {path}
-        if path not in tree:
+        seen, at = {path}, nearest(tree, path)
+        if at != path and not (is_special(path) and at == ROOT):
             # What is answered for a missing node depends on which ancestor is the nearest.
-            seen |= {nearest(tree, path), next(p for p in lineage(path) if p not in tree)}
+            seen |= {at, next(p for p in lineage(path) if p not in tree)}
         request.transaction.seen_self |= seen
         self.charge_looks(request, seen)
         return tree
@@ -634,8 +639,6 @@ class Model:
     def do_rm(self, request: Request) -> bytes:
         path = self.path(request.connection, one_argument(request.payload))
         tree = self.look(request, path)
-        if request.transaction and path != ROOT:
-            request.transaction.seen_below.add(path)
         try:
             self.get(request.connection, tree, path, "w")
         except Failure as failure:
@@ -644,6 +647,8 @@ class Model:
             raise
         if path == ROOT:
             raise Failure("EINVAL")
+        if request.transaction:
+            request.transaction.seen_below.add(path)
         return self.change(request, Op(Msg.RM, path))
 
     def do_set_perms(self, request: Request) -> bytes:
@@ -779,35 +784,41 @@ class Model:
         domain.shut_down = False
         return OK
 
-    def introduced(self, text: bytes) -> int:
+    def is_introduced(self, domid: int) -> bool:
+        """The store's own domain and the privileged one count as such without a ring."""
+        return domid in (self.store_domid, self.priv_domid) or self.ring_of(domid) is not None
+
+    def guest_domid(self, text: bytes) -> int:
         """The domid of an introduced domain other than the store's own and the privileged one."""
         domid = parse_domid(text)
         if domid in (self.store_domid, self.priv_domid):
             raise Failure("EINVAL")
-        if self.ring_of(domid) is None:
+        if not self.is_introduced(domid):
             raise Failure("ENOENT")
         return domid
 
     def do_release(self, request: Request) -> bytes:
-        self.bury(self.introduced(one_argument(request.payload)))
+        self.bury(self.guest_domid(one_argument(request.payload)))
         return OK
 
     def do_resume(self, request: Request) -> bytes:
-        domid = self.introduced(one_argument(request.payload))
+        domid = self.guest_domid(one_argument(request.payload))
         self.domains[domid].shut_down = False
         return OK
 
     def do_set_target(self, request: Request) -> bytes:
         subject, target = (parse_domid(text) for text in arguments(request.payload, 2)[:2])
-        ring = self.ring_of(subject)
-        if ring is None or self.ring_of(target) is None:
+        if not self.is_introduced(subject) or not self.is_introduced(target):
             raise Failure("ENOENT")
+        ring = self.ring_of(subject)
+        if ring is None:
+            raise Failure("EINVAL")
         ring.target = target
         return OK
 
     def do_is_domain_introduced(self, request: Request) -> bytes:
         domid = parse_domid(one_argument(request.payload))
-        return b"T\0" if domid == SELF_DOMID or self.ring_of(domid) else b"F\0"
+        return b"T\0" if domid == SELF_DOMID or self.is_introduced(domid) else b"F\0"
 
     def do_get_domain_path(self, request: Request) -> bytes:
         return b"/local/domain/%d\0" % parse_domid(one_argument(request.payload))
@@ -825,8 +836,9 @@ class Model:
 
     def do_set_feature(self, request: Request) -> bytes:
         name, value = arguments(request.payload, 2, 2)
-        domain = self.known(parse_domid(name))
-        if domain.connection is not None:
+        domid = parse_domid(name)
+        domain = self.known(domid)
+        if self.is_introduced(domid):
             raise Failure("EBUSY")
         if parse_lenient(value) & ~FEATURES:
             raise Failure("EINVAL")

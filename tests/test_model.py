@@ -175,7 +175,9 @@ def test_path_characters(world: World, byte: int) -> None:
         (Msg.SET_TARGET, b"5\0", "EINVAL"),
         (Msg.SET_TARGET, b"x\x001\0", "EINVAL"),
         (Msg.SET_TARGET, b"5\x006\0", "ENOENT"),
+        (Msg.SET_TARGET, b"0\x000\0", "EINVAL"),
         (Msg.IS_DOMAIN_INTRODUCED, b"5\0", b"F\0"),
+        (Msg.IS_DOMAIN_INTRODUCED, b"0\0", b"T\0"),
         (Msg.IS_DOMAIN_INTRODUCED, b"32752\0", b"T\0"),
         (Msg.IS_DOMAIN_INTRODUCED, b"5\x006\0", "EINVAL"),
         (Msg.IS_DOMAIN_INTRODUCED, b"-5\0", "EINVAL"),
@@ -192,6 +194,7 @@ def test_path_characters(world: World, byte: int) -> None:
         (Msg.GET_FEATURE, b"0\x000\0", "EINVAL"),
         (Msg.SET_FEATURE, b"5\0", "EINVAL"),
         (Msg.SET_FEATURE, b"5\x001\0", "ENOENT"),
+        (Msg.SET_FEATURE, b"0\x001\0", "EBUSY"),
         (Msg.GET_QUOTA, b"", QUOTA_NAMES),
         (Msg.GET_QUOTA, b"nodes\0", b"1000\0"),
         (Msg.GET_QUOTA, b"soft-memory\0", b"2097152\0"),
@@ -498,7 +501,6 @@ def test_a_target_lends_its_rights(world: World) -> None:
 def test_a_target_never_lends_privilege(world: World) -> None:
     """With domain 0 as target a guest may use its nodes, but stays a guest."""
     dom0, guest = world.socket(), world.guest(1)
-    world.guest(0)
     world.guest(2)
     assert dom0.ask(Msg.SET_TARGET, strings(b"1", b"0")) == OK
     assert dom0.mkdir(b"/n") == OK
@@ -516,6 +518,8 @@ def test_special_nodes_have_permissions_only(world: World) -> None:
     assert dom0.setperms(b"@introduceDomain", b"n0", b"r1") == OK
     assert guest.getperms(b"@introduceDomain") == [b"n0", b"r1"]
     assert dom0.ls(b"/") == [b"tool"]
+    assert dom0.setperms(b"/", b"r0") == OK
+    assert guest.getperms(b"@nope") == "EACCES"
 
 
 # --- watches --------------------------------------------------------------------------------
@@ -1074,6 +1078,7 @@ def test_memory_is_accounted(world: World) -> None:
     expected = (16 + 8 + 3 + len(HOME)) + (16 + 8 + 5 + len(HOME + b"/ab")) + (2 + 5)
     assert world.counts()[1] == {"nodes": 2, "watches": 1, "memory": expected}
     assert dom0.rm(HOME) == OK
+    assert guest.events() == [(b"ab", b"token")]  # while it is queued it counts, too
     assert world.counts()[1] == {"watches": 1, "memory": 7}
 
 

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from toolrun import Result
 
 from xsd.cli.main import main
 from xsd.client.sync import Client
@@ -21,14 +21,6 @@ READY = b"xenstored is ready"
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
-
-
-class Result(NamedTuple):
-    """What a tool did; ``err`` is text because it is written for people."""
-
-    status: int
-    out: bytes
-    err: str
 
 
 def await_ready(daemon: subprocess.Popen[bytes], log: list[bytes]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import types
+from pathlib import Path
+
 import pytest
 
 from xsd.cli import catalogue, invocation
@@ -9,6 +14,7 @@ from xsd.cli.failure import UsageError, path_flaw
 from xsd.cli.main import main
 
 NAMES = ["read", "write", "rm", "exists", "list", "ls", "chmod", "watch", "control"]
+ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -147,6 +153,36 @@ def test_path_flaw(path: str, flaw: str | None) -> None:
     """What is wrong with a path is named; nothing is wrong with a good one."""
     found = path_flaw(path)
     assert (found and found[: len(flaw or "")]) == flaw
+
+
+@pytest.mark.parametrize("words", [["xsd", "daemon"], ["/usr/sbin/xenstored"]])
+def test_daemon(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon gets the rest of the command line as it is."""
+    seen: list[list[str]] = []
+
+    def daemon_main(argv: list[str]) -> int:
+        seen.append(argv)
+        return 7
+
+    stub = types.ModuleType("xsd.daemon.main")
+    monkeypatch.setattr(stub, "main", daemon_main, raising=False)
+    monkeypatch.setitem(sys.modules, "xsd.daemon.main", stub)
+    assert main([*words, "--no-fork", "-h"]) == 7
+    assert seen == [["--no-fork", "-h"]]
+
+
+def test_tools_load_little() -> None:
+    """A tool is run often and for one value, so what it imports is part of its cost."""
+    code = (
+        "import sys; from xsd.cli.main import main; main(['xsd', 'read', '/a']);print(*sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "cannot connect" in result.stderr
+    heavy = {"asyncio", "argparse", "dataclasses", "inspect", "logging", "subprocess", "uvloop"}
+    assert heavy & set(result.stdout.split()) == set()
+    assert [name for name in result.stdout.split() if name.startswith("xsd.daemon")] == []
 
 
 def test_completion(capsys: Capture) -> None:

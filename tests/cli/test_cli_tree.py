@@ -73,9 +73,8 @@ def scripted(script: Script) -> Iterator[Client]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for number, (op, payload) in enumerate(script, 1):
         theirs.sendall(pack(Packet(op, number, 0, payload)))
-    with Client(ours, timeout=20) as client:
+    with theirs, Client(ours, timeout=20) as client:
         yield client
-    theirs.close()
 
 
 ENOENT = (Op.ERROR, b"ENOENT\0")

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from . import catalogue
 
+_DAEMON_NAME = "xenstored"
 _DROP_IN = "xenstore"
 _DROP_IN_PREFIX = "xenstore-"
 
@@ -24,7 +25,8 @@ Options:
   --print-completion SHELL    print a completion script for bash, zsh or tcsh and exit
 
 The tools connect to $XENSTORED_PATH, else to 'socket' in $XENSTORED_RUNDIR, else to
-/run/xenstored/socket. The same program called xenstore-read, xenstore-ls and so on is that tool.
+/run/xenstored/socket. The same program called xenstore-read, xenstore-ls and so on is that tool,
+called xenstored it is the daemon.
 """
 
 
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv if argv is None else argv)
     program = words[0].rpartition("/")[2] if words else "xsd"
     rest = words[1:]
+    if program == _DAEMON_NAME:
+        return _daemon(rest)
     if program.startswith(_DROP_IN_PREFIX):
         name, called = program.removeprefix(_DROP_IN_PREFIX), program
     elif not rest:
@@ -46,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, called = rest.pop(0), f"{program} {words[1]}"
         if program != _DROP_IN:
             if name == "daemon":
-                daemon = import_module("xsd.daemon.main")
-                return int(daemon.main(rest))
+                return _daemon(rest)
             if name.startswith("-") or name == "help":
                 return _about_itself(program, name, rest)
     tool = catalogue.find(name)
@@ -99,6 +102,10 @@ def _unknown(program: str, name: str) -> int:
         what = "command"
     sys.stderr.write(f"{program}: unknown {what} '{name}', expected one of {', '.join(known)}\n")
     return 1
+
+
+def _daemon(words: Sequence[str]) -> int:
+    return int(import_module("xsd.daemon.main").main(words))
 
 
 def _no_command(program: str) -> int:

@@ -33,6 +33,7 @@ cdef extern from "err.h" nogil:
         XS_EAGAIN
         XS_E2BIG
         XS_EPERM
+        XS_ERROR_COUNT
     const char *xs_error_name(int error)
     int xs_error_from_name(const char *name, size_t len)
 

@@ -22,7 +22,7 @@ from xsd.core.connection cimport (
     conn_sent, conn_wake, mark_dirty, next_dirty, next_runnable, reply, reply_error,
     reply_room, save_input)
 from xsd.core.cxs cimport (
-    XS_E2BIG, XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_HEADER_SIZE, XS_MESSAGE_MAX,
+    XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_ERROR_COUNT, XS_HEADER_SIZE, XS_MESSAGE_MAX,
     XS_OK, XS_OP_CONTROL, XS_OP_COUNT, XS_OP_DIRECTORY, XS_OP_DIRECTORY_PART,
     XS_OP_GET_DOMAIN_PATH, XS_OP_GET_FEATURE, XS_OP_GET_PERMS, XS_OP_GET_QUOTA,
     XS_OP_INTRODUCE, XS_OP_IS_DOMAIN_INTRODUCED, XS_OP_MKDIR, XS_OP_READ, XS_OP_RELEASE,
@@ -31,7 +31,7 @@ from xsd.core.cxs cimport (
     XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
     XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_header, xs_header_load,
     xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init, xs_mem_resize, xs_node,
-    xs_node_size, xs_node_value, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
+    xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
     xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern, xs_perms_text,
     xs_perms_text_len, xs_perms_unref, xs_tree_collect, xs_tree_commit, xs_tree_destroy,
     xs_tree_drop, xs_tree_init, xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write,
@@ -53,7 +53,7 @@ from xsd.core.transaction cimport (
 from xsd.core.types cimport (
     CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_DOMAIN,
     EFFECT_INTRODUCE, EFFECT_NOTICE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT,
-    RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, Tx)
+    RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK, Tx)
 from xsd.core.watches cimport events_expire, op_reset_watches, op_unwatch, op_watch
 
 cdef enum:
@@ -232,6 +232,8 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         if budget == 0:
             flags |= RX_MORE
+            c.paused = True
+            conn_wake(c)
             break
         xs_header_load(&h, buf + at)
         if h.len > XS_PAYLOAD_MAX:
@@ -248,7 +250,7 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         at += XS_HEADER_SIZE + h.len
         budget -= 1
-    if not c.paused and conn_blocked(c):
+    if conn_blocked(c):
         c.paused = True
     if c.ignored:
         at = total
@@ -256,13 +258,15 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
         c.closing = True # input would be lost: its peer must know
     if c.closing:
         flags |= RX_CLOSE
-    if c.paused:
+    if c.paused and not c.runnable:
         flags |= RX_PAUSE
     if core.effects != NULL and effect_next(core) != NULL:
         flags |= RX_EFFECTS
     if core.dirty_first != NULL:
         flags |= RX_DIRTY
-    xs_tree_collect(&core.tree, COLLECT_NOW)
+    if xs_tree_collect(&core.tree, COLLECT_NOW) or core.tick_wanted or core.starved:
+        core.tick_wanted = False
+        flags |= RX_TICK
     return flags
 
 
@@ -275,6 +279,9 @@ EFFECTS = RX_EFFECTS
 PAUSE = RX_PAUSE
 MORE = RX_MORE
 CLOSE = RX_CLOSE
+TICK = RX_TICK
+
+ERROR_NAMES = tuple(xs_error_name(i).decode() for i in range(XS_ERROR_COUNT))
 
 SOCKET = CONN_SOCKET
 RING = CONN_RING
@@ -284,6 +291,7 @@ cdef dict initial_quotas():
     return {"nodes": 1000, "watches": 128, "outstanding": 20, "memory": 2621440,
             "transactions": 10, "transaction-nodes": 1024, "node-permissions": 5,
             "path-max": 2048, "node-size": 2048, "transaction-requests": 1024,
+            "watch-events": 1024,
             "soft-memory": 2097152}
 
 
@@ -708,15 +716,25 @@ cdef class Engine:
         return found
 
     def transactions(self):
-        """Open transactions: [(connection id, domid, tx id, start in ns, requests, changes)]."""
+        """Open transactions: [(connection id, domid, tx id, start in ns, changes, poisoned)].
+
+        Changes are pairs of operation name and path.
+        """
         cdef Tx *tx
+        cdef const xs_oprec *rec
         cdef size_t i
         found = []
         for i in range(self.core.conn_cap):
             tx = self.core.conns[i].tx if self.core.conns[i] != NULL else NULL
             while tx != NULL:
-                found.append((i, self.core.conns[i].domid, tx.id, tx.start_ns, tx.requests,
-                              tx.log.count))
+                changes = []
+                rec = xs_oplog_next(&tx.log, NULL)
+                while rec != NULL:
+                    changes.append((xs_op_info_of(rec.op).name.decode(),
+                                    rec.data[:rec.path_len]))
+                    rec = xs_oplog_next(&tx.log, rec)
+                found.append((i, self.core.conns[i].domid, tx.id, tx.start_ns, changes,
+                              bool(tx.poisoned)))
                 tx = tx.next
         return found
 
@@ -770,6 +788,11 @@ cdef class Engine:
         if d == NULL:
             return 0, 0
         return d.account.bytes, d.account.blocks
+
+    def collect(self):
+        """Frees at once what would be freed little by little."""
+        while xs_tree_collect(&self.core.tree, 1 << 30):
+            pass
 
     def take_access(self):
         """Takes the records of requests made since the last call, as one block of bytes.

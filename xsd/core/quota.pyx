@@ -18,17 +18,18 @@ from xsd.core.types cimport (
     Q_PATH_MAX, Q_TRANSACTIONS, Q_TRANSACTION_NODES, Q_TRANSACTION_REQUESTS, Q_WATCHES)
 
 # Order of the enum in types.pxd.
-cdef const char *NAMES[10]
+cdef const char *NAMES[11]
 NAMES = [
     b"nodes", b"watches", b"outstanding", b"memory", b"transactions", b"transaction-nodes",
-    b"node-permissions", b"path-max", b"node-size", b"transaction-requests"]
+    b"node-permissions", b"path-max", b"node-size", b"transaction-requests", b"watch-events"]
 
 # Order in which clients are shown the names: what other daemons have comes first.
 cdef const char *LISTING = (
     b"nodes watches outstanding memory soft-memory transactions transaction-nodes "
     b"node-permissions path-max node-size soft-nodes soft-watches soft-outstanding "
     b"soft-transactions soft-transaction-nodes soft-node-permissions soft-path-max "
-    b"soft-node-size transaction-requests soft-transaction-requests")
+    b"soft-node-size transaction-requests soft-transaction-requests watch-events "
+    b"soft-watch-events")
 
 
 cdef const char *quota_name(int index) noexcept nogil:

@@ -26,6 +26,7 @@ cdef enum:
     Q_PATH_MAX
     Q_NODE_SIZE
     Q_TRANSACTION_REQUESTS
+    Q_WATCH_EVENTS
     Q_COUNT
 
 cdef enum ConnKind:
@@ -38,6 +39,7 @@ cdef enum:
     RX_EFFECTS = 2   # effects are waiting
     RX_PAUSE = 4     # do not read this connection until it is reported as runnable
     RX_MORE = 8      # the budget ended before the input did
+    RX_TICK = 32     # tick() has something to do, or a new deadline
     RX_CLOSE = 16    # the peer broke the protocol: send what is queued, then close
 
 cdef enum EffectKind:
@@ -196,6 +198,7 @@ cdef struct Core:
     Tx *all_tx               # open ones
     uint64_t open_tx
     bint starved             # some connection is
+    bint tick_wanted         # somebody should ask tick() for a deadline
     uint64_t deaths_due      # domains whose clean-up ran out of memory
 
     int64_t now

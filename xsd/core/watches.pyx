@@ -25,7 +25,8 @@ from xsd.core.cxs cimport (
 from xsd.core.quota cimport quota_allows, quota_applies, quota_memory, quota_note
 from xsd.core.store cimport path_of
 from xsd.core.transaction cimport tx_abort_all
-from xsd.core.types cimport Conn, Core, Domain, Pending, Q_MEMORY, Q_WATCHES
+from xsd.core.types cimport (
+    Conn, Core, Domain, Pending, Q_MEMORY, Q_WATCHES, Q_WATCH_EVENTS)
 
 
 # ---- preparing ---------------------------------------------------------------------
@@ -52,6 +53,9 @@ cdef int prepare(Core *core, xs_watch *watch, const char *path, uint32_t path_le
         return XS_OK
     if quota_applies(c) and not quota_allows(
             c.dom, Q_MEMORY, quota_memory(c.dom) + <int64_t>(payload + XS_HEADER_SIZE)):
+        core.events_dropped += 1
+        return XS_OK
+    if quota_applies(c) and not quota_allows(c.dom, Q_WATCH_EVENTS, c.out.events + 1):
         core.events_dropped += 1
         return XS_OK
     if xs_mem_grow(&core.mem, NULL, <void **>&core.pending, &core.pending_cap,
@@ -265,6 +269,7 @@ cdef void publish_one(Core *core, Pending *p, Conn *requester) noexcept nogil:
     quota_note(core, c.dom, Q_MEMORY, quota_memory(c.dom))
     core.events_queued += 1
     if quota_applies(c) and core.event_timeout_ns > 0 and not c.aging:
+        core.tick_wanted |= core.aging == NULL
         c.aging = True
         c.aging_next = core.aging
         core.aging = c

@@ -1,0 +1,159 @@
+"""The daemon: settings, an engine, sockets and what surrounds them, put together and run.
+
+This is the only place that knows everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+import uvloop
+
+from xsd.core.engine import ERROR_NAMES, Engine
+from xsd.daemon import config, logs, pidfile, process
+from xsd.daemon.accesslog import AccessLog
+from xsd.daemon.control import ControlRegistry, register_all
+from xsd.daemon.effects import Effects
+from xsd.daemon.requests import records
+from xsd.daemon.settings import Settings
+from xsd.daemon.view import View
+from xsd.io.listener import Listener, ListenError, listen
+from xsd.io.sockets import Sockets
+from xsd.xen.api import Host
+from xsd.xen.fake import FakeHost
+
+_logger = logging.getLogger("xsd.daemon")
+
+READY = "xenstored is ready"
+
+START_ERRORS = (OSError, ListenError, pidfile.AnotherRunsError, MemoryError)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the daemon with the words behind ``xsd daemon``; returns the exit status."""
+    process.open_standard_files()
+    loaded = config.startup(arguments)
+    if isinstance(loaded, int):
+        return loaded
+    settings = loaded.settings
+    readiness: process.Readiness
+    readiness = process.daemonise() if settings.daemon.fork else process.Foreground()
+    try:
+        daemon = Daemon(settings)
+    except START_ERRORS as failure:
+        readiness.failed(str(failure))
+    for note in loaded.notes:
+        _logger.warning("%s", note)
+    return daemon.run(readiness)
+
+
+def engine_for(settings: Settings) -> Engine:
+    """An engine with the quotas and switches of the settings."""
+    engine = Engine(
+        seed=time.time_ns(),
+        priv_domid=settings.xen.privileged_domid,
+        store_domid=settings.xen.store_domid,
+    )
+    for prefix, section in (("", settings.quota), ("soft-", settings.quota_soft)):
+        for field in section.__dataclass_fields__:
+            if field != "active":
+                name = prefix + field.replace("_", "-")
+                engine.set_quota(name, getattr(section, field))
+    engine.configure(
+        quota=settings.quota.active,
+        perms=settings.permissions.active,
+        event_perms=settings.permissions.watches,
+        event_timeout_ns=settings.timeout.watch_event * 1_000_000_000,
+        keep_orphans=settings.domains.keep_orphans,
+        socket_output_max=settings.socket.output_limit,
+    )
+    return engine
+
+
+def host_for(settings: Settings) -> Host:
+    """The hypervisor below us. Raises OSError when there is none and one was wanted."""
+    if settings.xen.enabled:
+        raise OSError("no Xen interface in this build: start with --no-xen to serve the "
+                      "unix socket alone")
+    return FakeHost(everybody=True)
+
+
+class Daemon:
+    """A daemon that is ready to run: everything that can fail at start has succeeded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = logs.setup(settings.log)
+        process.raise_descriptor_limit()
+        host = host_for(settings)
+        self._pid = pidfile.acquire(settings.daemon.pid_file) if settings.daemon.pid_file else None
+        self._listener: Listener | None = None
+        try:
+            if settings.socket.enabled:
+                self._listener = listen(settings.socket.path, settings.socket.backlog)
+            self._access = AccessLog(settings.access_log)
+            self._engine = engine_for(settings)
+        except BaseException:
+            self._release()
+            raise
+        self._loop = uvloop.new_event_loop()
+        control = ControlRegistry()
+        register_all(control, View(self._engine), self._access)
+        self._effects = Effects(self._engine, host, control, time.monotonic_ns)
+        self._sockets = Sockets(self._engine, self._loop, self._effects.run, self._settled,
+                                settings.xen.store_domid)
+
+    def run(self, readiness: process.Readiness) -> int:
+        """Serves until told to stop; returns the exit status."""
+        process.install_signals(self._loop, stop=self._loop.stop, reopen=self._reopen)
+        self._loop.set_exception_handler(_report)
+        if self._listener is not None:
+            self._sockets.listen(self._listener.sock)
+        self._settled()
+        print(READY, file=sys.stderr, flush=True)
+        _logger.info("serving %s", self._settings.socket.path if self._listener else "no socket")
+        process.notify(process.ready_state())
+        readiness.ready()
+        try:
+            self._loop.run_forever()
+        finally:
+            self._stop()
+        return 0
+
+    def _settled(self) -> None:
+        """Once a turn: what clients did goes to the access log."""
+        block = self._engine.take_access()
+        if block:
+            self._access.submit(list(records(block, ERROR_NAMES)))
+        self._engine.configure(access_log=self._access.enabled)
+
+    def _reopen(self) -> None:
+        self._log.reopen()
+        self._access.reopen()
+        _logger.info("logs reopened")
+
+    def _stop(self) -> None:
+        process.notify(process.STOPPING)
+        _logger.info("stopping")
+        self._sockets.shut()
+        self._settled()
+        self._access.close()
+        self._loop.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        if self._pid is not None:
+            self._pid.release()
+        self._log.close()
+
+
+def _report(loop: object, context: dict[str, object]) -> None:
+    """An exception in a callback harms that callback; the loop goes on."""
+    failure = context.get("exception")
+    _logger.error("%s", context.get("message"),
+                  exc_info=failure if isinstance(failure, BaseException) else None)

@@ -1,0 +1,352 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Unix sockets: one read and one write per connection and wake-up.
+
+uvloop tells which descriptors are ready; reading, the engine and writing then run without the
+interpreter, on descriptors that this module owns. What is left for Python is rare: a
+connection comes or goes, an effect must be carried out, a queue is full.
+
+    readable ──> recv ──> engine ──> send            one connection
+                            │
+                            └──> settle, once a turn: events for others, effects, paused
+                                 connections that may go on, the next deadline
+
+Back-pressure goes both ways. What a socket does not take waits and is written when it is
+writable again; whoever lets too much wait is not read meanwhile, and past the limit is
+disconnected. A connection that the engine pauses is not watched until it may go on.
+"""
+
+import errno
+import logging
+import os
+import socket
+
+from libc.errno cimport EAGAIN, EINTR
+from libc.errno cimport errno as c_errno
+from libc.stdint cimport int64_t, uint32_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from xsd.core.connection cimport conn_get, conn_sent, next_dirty, next_runnable
+from xsd.core.cxs cimport xs_outq_bytes
+from xsd.core.engine cimport Engine, engine_received, engine_rx_space
+from xsd.core.types cimport (
+    CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK)
+
+cdef extern from "sys/socket.h" nogil:
+    enum:
+        MSG_NOSIGNAL
+        MSG_DONTWAIT
+    ssize_t recv(int fd, void *buf, size_t n, int flags)
+    ssize_t send(int fd, const void *buf, size_t n, int flags)
+
+cdef enum:
+    BUDGET = 256        # requests of one connection before others have their turn
+    ACCEPTS = 64        # connections taken at once
+    BROKEN = 1 << 16    # beside the RX_ bits: the peer has gone
+    STUCK = 1 << 17     # not everything could be written
+    FULL = 1 << 18      # more waits than the limit allows
+    ACCEPT_PAUSE_S = 1  # after descriptors ran out
+
+_log = logging.getLogger("xsd.io")
+
+
+cdef inline int64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
+
+
+cdef int flush(Conn *c, int fd) noexcept nogil:
+    """Writes what waits, once. 0, STUCK, FULL or BROKEN."""
+    cdef size_t n = xs_outq_bytes(&c.out)
+    cdef ssize_t sent
+    if n == 0:
+        return 0
+    sent = send(fd, c.out.buf + c.out.head, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+    if sent < 0:
+        if c_errno != EAGAIN and c_errno != EINTR:
+            return BROKEN
+        sent = 0
+    if sent > 0:
+        conn_sent(c, <size_t>sent)
+    if <size_t>sent == n:
+        return 0
+    return FULL if n - <size_t>sent > c.core.socket_output_max else STUCK
+
+
+cdef int serve(Conn *c, int fd, bint stuck) noexcept nogil:
+    """One wake-up: read once, handle all that has come, write once. RX_ bits and ours."""
+    cdef size_t room
+    cdef char *into = engine_rx_space(c, &room)
+    cdef ssize_t n = recv(fd, into, room, MSG_DONTWAIT)
+    cdef int flags
+    if n == 0:
+        flush(c, fd)
+        return BROKEN
+    if n < 0:
+        if c_errno == EAGAIN or c_errno == EINTR:
+            return 0
+        return BROKEN
+    flags = engine_received(c, now_ns(), <size_t>n, BUDGET)
+    if not stuck:
+        flags |= flush(c, fd)
+    return flags
+
+
+cdef class Sockets:
+    """The unix socket connections of an engine.
+
+    ``effects`` is called when the engine has effects; ``closed`` with the connection's id
+    and the reason when a connection ends otherwise than by its peer; ``settled`` once per
+    turn of the loop in which anything happened.
+    """
+
+    cdef Engine engine
+    cdef object loop
+    cdef object effects
+    cdef object settled
+    cdef uint32_t domid
+    cdef dict fds          # connection id -> descriptor
+    cdef dict ids          # descriptor -> connection id
+    cdef set unread        # descriptors that are not watched for input
+    cdef set stuck         # descriptors that are watched for room
+    cdef bint scheduled
+    cdef object timer
+    cdef object listening
+    cdef readonly dict peers   # connection id -> (pid, uid)
+    cdef readonly int64_t accepted
+    cdef readonly int64_t wakeups
+
+    def __init__(self, Engine engine, loop, effects, settled=None, uint32_t domid=0):
+        self.engine = engine
+        self.loop = loop
+        self.effects = effects
+        self.settled = settled
+        self.domid = domid
+        self.fds = {}
+        self.ids = {}
+        self.unread = set()
+        self.stuck = set()
+        self.peers = {}
+
+    # -- coming and going
+
+    def listen(self, sock):
+        """Accepts connections from a listening, non-blocking socket."""
+        self.listening = sock
+        self.loop.add_reader(sock.fileno(), self._accept)
+
+    def _accept(self):
+        for _ in range(ACCEPTS):
+            try:
+                fresh, _ = self.listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as failure:
+                if failure.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+                                         errno.ENOBUFS):
+                    raise
+                _log.error("cannot accept a connection: %s; trying again in %d s",
+                           failure.strerror, ACCEPT_PAUSE_S)
+                self.loop.remove_reader(self.listening.fileno())
+                self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                return
+            self._open(fresh)
+
+    def _accept_again(self):
+        if self.listening is not None:
+            self.loop.add_reader(self.listening.fileno(), self._accept)
+
+    def _open(self, fresh):
+        pid, uid = _credentials(fresh)
+        try:
+            id = self.engine.open(now_ns(), CONN_SOCKET, self.domid, pid, uid)
+        except MemoryError:
+            fresh.close()
+            _log.error("no memory for another connection")
+            return
+        fresh.setblocking(False)
+        fd = fresh.detach()
+        self.fds[id] = fd
+        self.ids[fd] = id
+        self.peers[id] = (pid, uid)
+        self.accepted += 1
+        self.loop.add_reader(fd, self._readable, fd)
+        _log.debug("connection %d: pid %d, uid %d", id, pid, uid)
+
+    cdef close(self, int fd, why):
+        """Ends a connection; `why` is None when its peer has gone."""
+        id = self.ids.pop(fd)
+        del self.fds[id]
+        pid, _ = self.peers.pop(id)
+        if fd not in self.unread:
+            self.loop.remove_reader(fd)
+        if fd in self.stuck:
+            self.loop.remove_writer(fd)
+        self.unread.discard(fd)
+        self.stuck.discard(fd)
+        os.close(fd)
+        self.engine.close(now_ns(), id)
+        if why is not None:
+            _log.warning("connection %d (pid %d) closed: %s", id, pid, why)
+        else:
+            _log.debug("connection %d has gone", id)
+
+    def stop_accepting(self):
+        """Leaves the listening socket alone from now on."""
+        if self.listening is not None:
+            self.loop.remove_reader(self.listening.fileno())
+            self.listening = None
+
+    def shut(self):
+        """Ends everything, after one last attempt to write what waits."""
+        self.stop_accepting()
+        for fd in list(self.ids):
+            flush(self.engine.conn(self.ids[fd]), fd)
+            self.close(fd, None)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    # -- input and output
+
+    def _readable(self, int fd):
+        cdef Conn *c = conn_get(self.engine.core, self.ids[fd])
+        cdef bint stuck = fd in self.stuck if self.stuck else False
+        cdef int flags
+        self.wakeups += 1
+        with nogil:
+            flags = serve(c, fd, stuck)
+        if flags == 0:
+            return
+        if flags == RX_DIRTY and c.dirty and self.engine.core.dirty_first == c \
+                and c.dirty_next == NULL:
+            next_dirty(self.engine.core)  # only itself, and written already
+            return
+        self.after(c, fd, flags)
+
+    cdef after(self, Conn *c, int fd, int flags):
+        """What follows from one wake-up besides bytes."""
+        if flags & BROKEN:
+            self.close(fd, None)
+        elif flags & FULL:
+            self.close(fd, f"{xs_outq_bytes(&c.out)} bytes wait for it to be read")
+        elif flags & RX_CLOSE:
+            self.close(fd, "it sent what cannot be a request: more than 4096 bytes announced, "
+                           "or memory ran out")
+        else:
+            if flags & STUCK and fd not in self.stuck:
+                self.stuck.add(fd)
+                self.loop.add_writer(fd, self._writable, fd)
+            if flags & RX_PAUSE and fd not in self.unread:
+                self.unread.add(fd)
+                self.loop.remove_reader(fd)
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._settle)
+
+    def _writable(self, int fd):
+        cdef Conn *c = conn_get(self.engine.core, self.ids[fd])
+        cdef int flags
+        self.wakeups += 1
+        with nogil:
+            flags = flush(c, fd)
+        if flags & BROKEN:
+            self.close(fd, None)
+        elif not flags:
+            self.stuck.discard(fd)
+            self.loop.remove_writer(fd)
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._settle)
+
+    # -- once a turn
+
+    def settle(self):
+        """Has whatever the engine was told outside of here take effect soon."""
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._settle)
+
+    def _settle(self):
+        self.scheduled = False
+        self.effects()
+        self.run_paused()
+        self.write_dirty()
+        self.arm()
+        if self.settled is not None:
+            self.settled()
+
+    cdef write_dirty(self):
+        """Writes to those who have got output from requests of others."""
+        cdef Conn *c
+        cdef int flags, fd
+        while True:
+            c = next_dirty(self.engine.core)
+            if c == NULL:
+                return
+            known = self.fds.get(c.id)
+            if known is None:
+                continue
+            fd = known
+            if fd in self.stuck:
+                if xs_outq_bytes(&c.out) > c.core.socket_output_max:
+                    self.after(c, fd, FULL)
+                continue
+            with nogil:
+                flags = flush(c, fd)
+            if c.closing:
+                flags |= RX_CLOSE
+            if flags:
+                self.after(c, fd, flags)
+
+    cdef run_paused(self):
+        """Lets those go on who had to wait, each with one budget of requests."""
+        cdef Conn *c
+        cdef Conn *last = self.engine.core.run_last
+        cdef size_t room
+        cdef int flags, fd
+        while True:
+            c = next_runnable(self.engine.core)
+            if c == NULL:
+                return
+            done = c == last
+            known = self.fds.get(c.id)
+            if known is not None:
+                fd = known
+                with nogil:
+                    engine_rx_space(c, &room)
+                    flags = engine_received(c, now_ns(), 0, BUDGET)
+                if fd not in self.stuck:
+                    with nogil:
+                        flags |= flush(c, fd)
+                if not flags & RX_PAUSE and fd in self.unread:
+                    self.unread.discard(fd)
+                    self.loop.add_reader(fd, self._readable, fd)
+                self.after(c, fd, flags)
+            if done:
+                return
+
+    cdef arm(self):
+        """Asks the engine when it wants to be called again, and sees to it."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        now = now_ns()
+        deadline = self.engine.tick(now)
+        if self.engine.core.run_first != NULL or self.engine.core.dirty_first != NULL:
+            self.settle()
+        if deadline is not None:
+            self.timer = self.loop.call_later(max(0, deadline - now) / 1e9, self._tick)
+
+    def _tick(self):
+        self.timer = None
+        self.settle()
+
+
+def _credentials(sock):
+    """(pid, uid) of the peer, (-1, -1) when the system does not say."""
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except OSError:
+        return -1, -1
+    return int.from_bytes(data[:4], "little", signed=True), int.from_bytes(data[4:8], "little")
