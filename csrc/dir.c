@@ -47,18 +47,19 @@ static int compare_rest(const struct xs_name *name, const struct xs_node *n)
 /* Slot of a name in a leaf, or where it belongs. */
 static uint32_t leaf_index(const struct xs_dir *d, const struct xs_name *name, bool *found)
 {
-    uint32_t lo = 0, hi = d->count;
+    const struct xs_slot *at = d->slot;
+    uint32_t n = d->count, lo;
     uint64_t key = name->key;
 
-    /* First slot whose key is not smaller; the loop compiles to conditional moves. */
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
+    /* First slot whose key is not smaller. Halving without branches: where a name stands
+     * cannot be predicted, so a jump would be wrong every other time. */
+    while (n > 1) {
+        uint32_t half = n / 2;
 
-        if (d->slot[mid].key < key)
-            lo = mid + 1;
-        else
-            hi = mid;
+        at += half & -(uint32_t)(at[half - 1].key < key);
+        n -= half;
     }
+    lo = (uint32_t)(at - d->slot) + (n == 1 && at->key < key);
     /* Names longer than eight bytes may share a key with their neighbours. */
     for (; lo < d->count && d->slot[lo].key == key; lo++) {
         int c = compare_rest(name, d->slot[lo].node);
@@ -101,6 +102,25 @@ struct xs_node *xs_dir_find(const struct xs_dir *d, const struct xs_name *name)
     bool found;
     uint32_t i = leaf_index(d, name, &found);
     return found ? d->slot[i].node : NULL;
+}
+
+int xs_dir_seek(struct xs_tree *t, struct xs_dir *d, const struct xs_name *name,
+                struct xs_node **found)
+{
+    bool there;
+    int rc;
+
+    while (d->level > 0) {
+        uint32_t i = inner_index(d, name);
+
+        if ((rc = xs_tree_push_step(t, d, i)) != XS_OK)
+            return rc;
+        d = d->slot[i].dir;
+    }
+
+    uint32_t i = leaf_index(d, name, &there);
+    *found = there ? d->slot[i].node : NULL;
+    return xs_tree_push_step(t, d, i);
 }
 
 static struct xs_dir *dir_alloc(struct xs_tree *t, uint32_t cap, uint8_t level)
@@ -165,6 +185,20 @@ static struct xs_dir *own(struct xs_tree *t, struct xs_dir **link)
     d->refs--;
     *link = copy;
     return copy;
+}
+
+struct xs_dir *xs_dir_own_steps(struct xs_tree *t, struct xs_dir **link,
+                                struct xs_dir_step *steps, size_t count)
+{
+    struct xs_dir *d = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        if ((d = own(t, link)) == NULL)
+            return NULL;
+        steps[i].dir = d;
+        link = &d->slot[steps[i].index].dir;
+    }
+    return d;
 }
 
 /* Room for one more slot in a block of our own that is not full. */
@@ -259,17 +293,18 @@ static int raise_root(struct xs_tree *t, struct xs_dir **link, uint32_t dir_len)
     return XS_OK;
 }
 
-int xs_dir_own_way(struct xs_tree *t, struct xs_dir **link, const struct xs_name *name,
-                   uint32_t dir_len, bool room, bool *found)
+int xs_dir_make_room(struct xs_tree *t, struct xs_dir **link, const struct xs_name *name,
+                     uint32_t dir_len)
 {
+    bool found;
     int rc;
 
     if (own(t, link) == NULL)
         return XS_ENOMEM;
-    if (room && (*link)->count == XS_DIR_SLOTS && (rc = raise_root(t, link, dir_len)) != XS_OK)
+    if ((*link)->count == XS_DIR_SLOTS && (rc = raise_root(t, link, dir_len)) != XS_OK)
         return rc;
 
-    /* Here and below *link is ours and, if room is wanted, not full: one level a turn. */
+    /* Here and below *link is ours and not full: one level a turn. */
     while ((*link)->level > 0) {
         struct xs_dir *d = *link;
         uint32_t i = inner_index(d, name);
@@ -277,7 +312,7 @@ int xs_dir_own_way(struct xs_tree *t, struct xs_dir **link, const struct xs_name
 
         if (child == NULL)
             return XS_ENOMEM;
-        if (room && child->count == XS_DIR_SLOTS) {
+        if (child->count == XS_DIR_SLOTS) {
             if ((d = widen(t, link)) == NULL || split(t, d, i, name, dir_len) != XS_OK)
                 return XS_ENOMEM;
             i = inner_index(d, name);
@@ -286,9 +321,9 @@ int xs_dir_own_way(struct xs_tree *t, struct xs_dir **link, const struct xs_name
             return rc;
         link = &d->slot[i].dir;
     }
-    if (room && widen(t, link) == NULL)
+    if (widen(t, link) == NULL)
         return XS_ENOMEM;
-    return xs_tree_push_step(t, *link, leaf_index(*link, name, found));
+    return xs_tree_push_step(t, *link, leaf_index(*link, name, &found));
 }
 
 void xs_dir_insert(struct xs_dir_step *last, const struct xs_name *name, struct xs_node *child)

@@ -28,15 +28,24 @@ struct xs_dir_step {
 
 struct xs_node *xs_dir_find(const struct xs_dir *d, const struct xs_name *name);
 
+/* The same, recording the blocks and slots on the way in the tree's steps. The last step's
+ * index is the name's slot or the place where it belongs. 0 or XS_ENOMEM. */
+int xs_dir_seek(struct xs_tree *t, struct xs_dir *d, const struct xs_name *name,
+                struct xs_node **found);
+
+/* Makes the blocks of `count` recorded steps, from the one at *link down, our own: what is
+ * shared is copied, which moves no slot. Returns the last block, or NULL without memory. */
+struct xs_dir *xs_dir_own_steps(struct xs_tree *t, struct xs_dir **link,
+                                struct xs_dir_step *steps, size_t count);
+
 /* A directory of one child. `dir_len` as in xs_dir_way. */
 struct xs_dir *xs_dir_new(struct xs_tree *t, struct xs_node *child, const struct xs_name *name);
 
-/* Makes the blocks on the way to `name` our own and records them in the tree's steps.
- * With `room`, splits so that the leaf has a free slot. `dir_len` is the length of the
- * directory's own path. Sets *found; the last step's index is the name's slot or the
- * place where it belongs. Returns 0, XS_ENOMEM, or XS_ENOSPC (never in practice). */
-int xs_dir_own_way(struct xs_tree *t, struct xs_dir **link, const struct xs_name *name,
-                   uint32_t dir_len, bool room, bool *found);
+/* Makes the blocks on the way to a name that is missing our own, with a free slot for it
+ * in the leaf, and records them in the tree's steps. `dir_len` is the length of the
+ * directory's own path. Returns 0, XS_ENOMEM, or XS_ENOSPC (never in practice). */
+int xs_dir_make_room(struct xs_tree *t, struct xs_dir **link, const struct xs_name *name,
+                     uint32_t dir_len);
 
 /* Puts a child at the last recorded step, where room was made. Aggregates are the
  * caller's. */

@@ -32,7 +32,7 @@
 #include "proto.h"
 
 struct xs_path {
-    uint32_t len;
+    uint32_t len;      /* behind it stand XS_PATH_PAD zeros */
     uint32_t base_len; /* bytes of home prefix we put before a relative path; 0: absolute */
     char buf[XS_PATH_MAX + XS_PATH_PAD];
 };
@@ -85,30 +85,52 @@ static inline uint64_t xs_name_key(const char *p, size_t len)
     return k;
 }
 
+/* Bytes before the first slash or NUL of eight. */
+static inline uint32_t xs_name_span8(uint64_t word)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+    uint64_t slashes = word ^ (ones * '/');
+    uint64_t ends = ((word - ones) & ~word) | ((slashes - ones) & ~slashes);
+
+    ends &= high;
+    return ends == 0 ? 8 : (uint32_t)__builtin_ctzll(ends) / 8;
+}
+
+/* Fills in the name that starts at `start`. It ends at a slash or at the padding. */
+static inline void xs_path_name_at(const struct xs_path *path, uint32_t start,
+                                   struct xs_name *name)
+{
+    const char *p = path->buf + start;
+    uint64_t word;
+    uint32_t n, span;
+
+    memcpy(&word, p, 8);
+    n = span = xs_name_span8(word);
+    name->key = __builtin_bswap64(word);
+    if (span < 8)
+        name->key &= span == 0 ? 0 : ~(uint64_t)0 << (64 - 8 * span);
+    while (span == 8) {
+        memcpy(&word, p + n, 8);
+        span = xs_name_span8(word);
+        n += span;
+    }
+    name->p = p;
+    name->len = n;
+    name->end = start + n;
+}
+
 /* First name of a path; sets the walk up. */
 static inline void xs_path_first(const struct xs_path *path, struct xs_name *name)
 {
-    const char *slash = memchr(path->buf, '/', path->len);
-
-    name->p = path->buf;
-    name->len = slash == NULL ? path->len : (uint32_t)(slash - path->buf);
-    name->end = name->len;
-    name->key = xs_name_key(name->p, name->len);
+    xs_path_name_at(path, 0, name);
 }
 
 /* Next name; false at the end of the path. */
 static inline bool xs_path_next(const struct xs_path *path, struct xs_name *name)
 {
-    uint32_t start = name->end + 1, end = start;
-
-    if (start >= path->len)
+    if (name->end + 1 >= path->len)
         return false;
-    while (end < path->len && path->buf[end] != '/')
-        end++;
-    name->p = path->buf + start;
-    name->len = end - start;
-    name->end = end;
-    name->key = xs_name_key(name->p, name->len);
+    xs_path_name_at(path, name->end + 1, name);
     return true;
 }
 

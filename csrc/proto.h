@@ -15,7 +15,7 @@
  * payload, behind the longest home prefix "/local/domain/65535/". */
 #define XS_PATH_MAX (XS_PAYLOAD_MAX + 20u)
 /* Slack behind a path buffer, so that names can be loaded eight bytes at a time. */
-#define XS_PATH_PAD 8u
+#define XS_PATH_PAD 16u
 
 #define XS_DOMID_ANY 0x7ff5u    /* 32757: matches every domain in a permission list */
 #define XS_DOMID_SELF 0x7ff0u

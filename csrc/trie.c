@@ -170,6 +170,7 @@ int xs_tree_new(struct xs_tree *t, struct xs_perms *perms, struct xs_node **out)
     static const char *const specials[] = {"@introduceDomain", "@releaseDomain"};
     struct xs_node *top = node_new(t, "", 0, 0);
     struct xs_path path;
+    struct xs_found found;
     int rc = XS_OK;
 
     if (top == NULL)
@@ -179,7 +180,9 @@ int xs_tree_new(struct xs_tree *t, struct xs_perms *perms, struct xs_node **out)
     for (int i = -1; i < 2 && rc == XS_OK; i++) {
         if (i >= 0)
             xs_path_set(&path, specials[i], strlen(specials[i]));
-        rc = xs_tree_prepare_write(t, &top, &path, perms, 0);
+        rc = xs_tree_seek(t, top, &path, &found);
+        if (rc == XS_OK)
+            rc = xs_tree_prepare_write(t, &top, &path, perms, 0);
         if (rc == XS_OK)
             xs_tree_commit(t, "");
     }
@@ -198,6 +201,7 @@ void xs_tree_find(struct xs_node *top, const struct xs_path *path, struct xs_fou
     struct xs_name name;
     uint32_t len = 0;
 
+    f->parent = NULL;
     xs_path_first(path, &name);
     do {
         child = xs_dir_find(node->kids, &name);
@@ -215,43 +219,71 @@ void xs_tree_find(struct xs_node *top, const struct xs_path *path, struct xs_fou
     f->near_len = len;
 }
 
-/* Makes nodes and blocks on the way to the target our own, the target itself excepted.
- * Stops at the first missing name. */
-static int own_way(struct xs_tree *t, struct xs_node **top, const struct xs_path *path)
+int xs_tree_seek(struct xs_tree *t, struct xs_node *top, const struct xs_path *path,
+                 struct xs_found *f)
+{
+    struct xs_change *c = &t->change;
+    struct xs_node *node = top;
+    struct xs_name next;
+
+    change_begin(t);
+    f->parent = NULL;
+    xs_path_first(path, &next);
+    do {
+        struct xs_node *child = NULL;
+        int rc;
+
+        c->name = next;
+        c->dir_mark = t->step_count;
+        if (node->kids != NULL && (rc = xs_dir_seek(t, node->kids, &next, &child)) != XS_OK)
+            return rc;
+        if (child == NULL) {
+            f->node = f->parent = NULL;
+            f->near = node;
+            f->near_len = c->dir_len;
+            return XS_OK;
+        }
+        f->parent = node;
+        node = child;
+        f->near_len = xs_name_path_len(&next);
+        if (!xs_path_next(path, &next))
+            break;
+        c->dir_len = f->near_len;
+    } while (true);
+    f->node = f->near = c->node = node;
+    return XS_OK;
+}
+
+/* Makes nodes and blocks on the way of the last seek our own, the target itself excepted.
+ * In the directory that lacks a name, nothing is done yet. */
+static int own_way(struct xs_tree *t, struct xs_node **top)
 {
     struct xs_change *c = &t->change;
     struct xs_node **link = top;
-    uint32_t dir_len = 0;
+    size_t at = 0;
 
-    change_begin(t);
-    xs_path_first(path, &c->name);
     for (;;) {
         struct xs_node *node = own_node(t, link);
-        bool found = false;
-        int rc;
+        size_t end = at;
 
         if (node == NULL)
             return XS_ENOMEM;
         c->parent = node;
-        c->dir_mark = t->step_count;
-        if (node->kids == NULL)
+        if (at == c->dir_mark && c->node == NULL)
             return XS_OK;
-        rc = xs_dir_own_way(t, &node->kids, &c->name, dir_len, false, &found);
-        if (rc != XS_OK)
-            return rc;
-        if (!found)
-            return XS_OK;
+        while (t->steps[end].dir->level > 0)
+            end++;
+        end++;
 
-        struct xs_dir_step *last = &t->steps[t->step_count - 1];
-        struct xs_name next = c->name;
-        link = &last->dir->slot[last->index].node;
-        dir_len = xs_name_path_len(&c->name);
-        if (!xs_path_next(path, &next)) {
+        struct xs_dir *leaf = xs_dir_own_steps(t, &node->kids, t->steps + at, end - at);
+        if (leaf == NULL)
+            return XS_ENOMEM;
+        link = &leaf->slot[t->steps[end - 1].index].node;
+        if (at == c->dir_mark) {
             c->link = link;
-            c->node = *link;
             return XS_OK;
         }
-        c->name = next;
+        at = end;
     }
 }
 
@@ -310,7 +342,6 @@ static int prepare_create(struct xs_tree *t, const struct xs_path *path, struct 
 {
     struct xs_change *c = &t->change;
     int rc = build_chain(t, path, perms, value_len);
-    bool found;
 
     if (rc != XS_OK)
         return rc;
@@ -320,11 +351,7 @@ static int prepare_create(struct xs_tree *t, const struct xs_path *path, struct 
         if (c->dir == NULL)
             return XS_ENOMEM;
     } else {
-        /* The directory's own path ends where the missing name's slash stands. */
-        uint32_t start = (uint32_t)(c->name.p - path->buf);
-        uint32_t dir_len = start <= 1 ? start : start - 1;
-
-        rc = xs_dir_own_way(t, &c->parent->kids, &c->name, dir_len, true, &found);
+        rc = xs_dir_make_room(t, &c->parent->kids, &c->name, c->dir_len);
         if (rc != XS_OK)
             return rc;
     }
@@ -338,7 +365,7 @@ int xs_tree_prepare_write(struct xs_tree *t, struct xs_node **top, const struct 
                           struct xs_perms *perms, uint32_t value_len)
 {
     struct xs_change *c = &t->change;
-    int rc = own_way(t, top, path);
+    int rc = own_way(t, top);
 
     if (rc != XS_OK)
         return rc;
@@ -370,7 +397,7 @@ int xs_tree_prepare_perms(struct xs_tree *t, struct xs_node **top, const struct 
                           struct xs_perms *perms)
 {
     struct xs_change *c = &t->change;
-    int rc = own_way(t, top, path);
+    int rc = own_way(t, top);
 
     if (rc != XS_OK)
         return rc;
@@ -427,7 +454,7 @@ static int tally_subtree(struct xs_tree *t, const struct xs_node *node, uint32_t
 int xs_tree_prepare_remove(struct xs_tree *t, struct xs_node **top, const struct xs_path *path)
 {
     struct xs_change *c = &t->change;
-    int rc = own_way(t, top, path);
+    int rc = own_way(t, top);
 
     if (rc != XS_OK)
         return rc;

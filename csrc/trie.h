@@ -11,7 +11,7 @@
  * transaction for its own view. xs_tree_share gives another holder the same tree in
  * O(1); from then on each one's changes copy what is still shared on their path.
  *
- * A change has two halves. xs_tree_prepare_* does everything that can fail: makes the
+ * A change begins with xs_tree_seek and has two halves. xs_tree_prepare_* does everything that can fail: makes the
  * path our own, builds new nodes, makes room, adds up what quotas need to know; it
  * changes nothing anybody can see. xs_tree_commit cannot fail; xs_tree_abort forgets.
  * Between the two the caller checks quotas and prepares the rest of its operation,
@@ -55,7 +55,8 @@ struct xs_change {
     struct xs_dir *dir;     /* first directory block of a node that had no children */
     struct xs_perms *perms; /* list to put in place */
     struct xs_name name;    /* name of the node, or the first one that is missing */
-    size_t dir_mark;        /* first step inside the directory of the target */
+    uint32_t dir_len;       /* length of the path of its directory */
+    size_t dir_mark;        /* first step inside that directory */
     int64_t nodes, bytes;   /* gained by the directory of the target, it included */
     uint32_t value_len;
 };
@@ -97,6 +98,12 @@ static inline struct xs_node *xs_tree_share(struct xs_node *top)
 void xs_tree_drop(struct xs_tree *t, struct xs_node *top);
 
 void xs_tree_find(struct xs_node *top, const struct xs_path *path, struct xs_found *found);
+
+/* The same, as the first step of a change: remembers the way, so that xs_tree_prepare_* need
+ * not search again. They go with the last seek, of the same path in the same tree, which must
+ * not have changed in between. 0 or XS_ENOMEM. */
+int xs_tree_seek(struct xs_tree *t, struct xs_node *top, const struct xs_path *path,
+                 struct xs_found *found);
 
 /* WRITE and MKDIR: create the node with all missing ancestors, each with `perms`, or
  * give an existing one a value of `value_len` bytes. 0 or XS_ENOMEM. */

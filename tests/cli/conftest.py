@@ -49,21 +49,23 @@ def xenstored_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     rundir = tmp_path_factory.mktemp("run")
     command = [str(program), "daemon", "--no-fork", "--no-xen", "--rundir", str(rundir)]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("XENSTORED_")}
-    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ)
     log: list[bytes] = []
-    try:
-        await_ready(daemon, log)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environ) as daemon:
         assert daemon.stderr is not None
-        drain = threading.Thread(target=daemon.stderr.read, daemon=True)
-        drain.start()
-        yield str(rundir / "socket")
-    finally:
-        daemon.terminate()
+        # Once it is ready nobody looks at its stderr, but it must not fill up.
+        drain = threading.Thread(target=daemon.stderr.read)
         try:
-            daemon.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait(STOP_SECONDS)
+            await_ready(daemon, log)
+            drain.start()
+            yield str(rundir / "socket")
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+            if drain.ident is not None:
+                drain.join(STOP_SECONDS)
 
 
 @pytest.fixture

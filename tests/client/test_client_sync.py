@@ -280,6 +280,8 @@ def test_reply_timeout() -> None:
     with pytest.raises(TimeoutError, match="no reply within 0 seconds"):
         client.read("/a")
     assert client.fileno() == -1
+    with pytest.raises(ConnectionError, match="closed"):
+        client.read("/a")
     theirs.close()
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import requests
 from .address import socket_path
@@ -73,7 +73,7 @@ class Client:
         """Hang up; the server drops this connection's watches and transactions."""
         self._socket.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -179,7 +179,7 @@ class Client:
                     return work(tx)
             except XenstoreError as error:
                 done += 1
-                if True:
+                if error.name != "EAGAIN" or done == attempts:
                     raise
 
     # -- domains and the daemon -----------------------------------------------------------------
@@ -271,6 +271,8 @@ class Client:
                 line.drain()
 
     def _must_be_idle(self) -> None:
+        if self._socket.fileno() < 0:
+            raise ConnectionError("this client is closed")
         if self._session.in_flight:
             raise RuntimeError("requests of a pipeline are still in flight on this client")
 
@@ -336,7 +338,7 @@ class Transaction:
         #: The number the server gave it.
         self.id = tx_id
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -190,6 +190,7 @@ cdef extern from "trie.h" nogil:
     xs_node *xs_tree_share(xs_node *top)
     void xs_tree_drop(xs_tree *t, xs_node *top)
     void xs_tree_find(xs_node *top, const xs_path *path, xs_found *found)
+    int xs_tree_seek(xs_tree *t, xs_node *top, const xs_path *path, xs_found *found)
     int xs_tree_prepare_write(xs_tree *t, xs_node **top, const xs_path *path, xs_perms *perms,
                               uint32_t value_len)
     int xs_tree_prepare_remove(xs_tree *t, xs_node **top, const xs_path *path)

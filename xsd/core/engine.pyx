@@ -29,12 +29,13 @@ from xsd.core.cxs cimport (
     XS_OP_RESET_WATCHES, XS_OP_RESUME, XS_OP_RM, XS_OP_SET_FEATURE, XS_OP_SET_PERMS,
     XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
     XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
-    XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_header, xs_header_load,
+    XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_found, xs_header, xs_header_load,
     xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init, xs_mem_resize, xs_node,
     xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
     xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern, xs_perms_text,
     xs_perms_text_len, xs_perms_unref, xs_tree_collect, xs_tree_commit, xs_tree_destroy,
     xs_tree_drop, xs_tree_init, xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write,
+    xs_tree_seek,
     xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
     xs_watches_init, xs_wire_check)
 from xsd.core.domain cimport domain_get
@@ -324,6 +325,7 @@ cdef class Engine:
         cdef xs_perm[2] entry
         cdef xs_perms *perms
         cdef xs_perms *release
+        cdef xs_found found
         cdef Domain *d
         entry[0].access = 0
         entry[0].flags = 0
@@ -343,6 +345,8 @@ cdef class Engine:
         # The root and both special nodes stand already; they are charged with the rest.
         self.grow(b"/tool/xenstored", perms)
         xs_path_set(&core.path, b"@releaseDomain", 14)
+        if xs_tree_seek(&core.tree, core.top, &core.path, &found) != XS_OK:
+            raise MemoryError
         if xs_tree_prepare_perms(&core.tree, &core.top, &core.path, release) != XS_OK:
             raise MemoryError
         xs_tree_commit(&core.tree, NULL)
@@ -353,7 +357,10 @@ cdef class Engine:
 
     cdef int grow(self, bytes path, xs_perms *perms) except -1:
         cdef Core *core = self.core
+        cdef xs_found found
         xs_path_set(&core.path, PyBytes_AS_STRING(path), len(path))
+        if xs_tree_seek(&core.tree, core.top, &core.path, &found) != XS_OK:
+            raise MemoryError
         if xs_tree_prepare_write(&core.tree, &core.top, &core.path, perms, 0) != XS_OK:
             raise MemoryError
         xs_tree_commit(&core.tree, b"")

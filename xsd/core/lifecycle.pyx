@@ -19,7 +19,7 @@ from xsd.core.cxs cimport (
     XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, xs_found, xs_header, xs_node,
     xs_oplog_add, xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern,
     xs_perms_mention, xs_perms_owner, xs_perms_unref, xs_tree_drop, xs_tree_find,
-    xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_share, xs_walk, xs_walk_end,
+    xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
     xs_walk_next, xs_walk_skip, xs_walk_start, xs_wire_domid, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
 from xsd.core.domain cimport domain_forget, domain_get
@@ -156,8 +156,11 @@ cdef void complete_introduce(Core *core, Conn *c, const Effect *e, int error) no
 
 cdef int remove_node(Core *core, Tx *work) noexcept nogil:
     """Removes the node of the current path from the private tree."""
+    cdef xs_found found
     cdef int rc = xs_oplog_add(&work.log, &core.mem, NULL, XS_OP_RM, 0, core.path.buf,
                                core.path.len, NULL, 0)
+    if rc == XS_OK:
+        rc = xs_tree_seek(&core.tree, work.top, &core.path, &found)
     if rc == XS_OK:
         rc = xs_tree_prepare_remove(&core.tree, &work.top, &core.path)
     if rc == XS_OK:
@@ -169,6 +172,7 @@ cdef int trim_perms(Core *core, Tx *work, const xs_node *node, uint32_t domid,
                     uint32_t heir) noexcept nogil:
     """Takes a domain's entries out of a node's list; an owner gives way to the heir."""
     cdef xs_perms *perms
+    cdef xs_found found
     cdef uint32_t i, n = 0
     cdef int rc
     for i in range(node.perms.count):
@@ -180,7 +184,9 @@ cdef int trim_perms(Core *core, Tx *work, const xs_node *node, uint32_t domid,
     rc = xs_perms_intern(&core.tree.perms, core.perm, n, &perms)
     if rc != XS_OK:
         return rc
-    rc = xs_tree_prepare_perms(&core.tree, &work.top, &core.path, perms)
+    rc = xs_tree_seek(&core.tree, work.top, &core.path, &found)
+    if rc == XS_OK:
+        rc = xs_tree_prepare_perms(&core.tree, &work.top, &core.path, perms)
     xs_perms_unref(&core.tree.perms, perms)
     if rc == XS_OK:
         rc = tx_apply(core, work, &work.top, XS_OP_SET_PERMS, NULL, 0)

@@ -22,7 +22,7 @@ from xsd.core.cxs cimport (
     xs_path_parse, xs_path_set, xs_perm, xs_perms, xs_perms_access, xs_perms_intern,
     xs_perms_owner, xs_perms_parse, xs_perms_ref, xs_perms_text, xs_perms_text_len,
     xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_find, xs_tree_prepare_perms,
-    xs_tree_prepare_remove, xs_tree_prepare_write, xs_wire_next, xs_wire_number,
+    xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_seek, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
 from xsd.core.lifecycle cimport domain_exists
 from xsd.core.quota cimport (
@@ -65,6 +65,15 @@ cdef int find(Conn *c, Tx *tx, unsigned seen, xs_found *found) noexcept nogil:
     """Looks the current path up; a transaction remembers that it did."""
     xs_tree_find(c.core.top if tx == NULL else tx.top, &c.core.path, found)
     return XS_OK if tx == NULL else tx_note(c, tx, found, seen)
+
+
+cdef int seek(Conn *c, Tx *tx, xs_found *found) noexcept nogil:
+    """Looks the current path up in order to change something there."""
+    cdef xs_node *top = c.core.top if tx == NULL else tx.top
+    cdef int rc = xs_tree_seek(&c.core.tree, top, &c.core.path, found)
+    if rc == XS_OK and tx != NULL:
+        rc = tx_note(c, tx, found, XS_SEEN_SELF)
+    return rc
 
 
 cdef int find_readable(Conn *c, Tx *tx, unsigned seen, xs_found *found) noexcept nogil:
@@ -297,7 +306,7 @@ cdef int write(Conn *c, const xs_header *h, Tx *tx, unsigned op, const char *tex
     cdef xs_found f
     cdef int rc = plain_path_of(c, text, n)
     if rc == XS_OK:
-        rc = find(c, tx, XS_SEEN_SELF, &f)
+        rc = seek(c, tx, &f)
     if rc != XS_OK:
         return rc
     if not access(c, f.near) & XS_ACCESS_WRITE:
@@ -334,7 +343,7 @@ cdef int op_rm(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogi
     cdef xs_found f
     cdef int rc = plain_path_of(c, p, strlen(p))
     if rc == XS_OK:
-        rc = find(c, tx, XS_SEEN_SELF, &f)
+        rc = seek(c, tx, &f)
     if rc != XS_OK:
         return rc
     if not access(c, f.near) & XS_ACCESS_WRITE:
@@ -392,7 +401,7 @@ cdef int op_set_perms(Conn *c, const xs_header *h, Tx *tx, const char *p,
     if rc == XS_OK:
         rc = path_of(c, text, n)
     if rc == XS_OK:
-        rc = find(c, tx, XS_SEEN_SELF, &f)
+        rc = seek(c, tx, &f)
     if rc != XS_OK:
         return rc
     if f.node == NULL:

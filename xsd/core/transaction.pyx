@@ -27,7 +27,7 @@ from xsd.core.cxs cimport (
     xs_pathset_next, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref, xs_seen, xs_tally,
     xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_prepare_perms,
     xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same, xs_tree_same_subtree,
-    xs_tree_share)
+    xs_tree_seek, xs_tree_share)
 from xsd.core.domain cimport domain_get
 from xsd.core.quota cimport (
     quota_allows, quota_applies, quota_apply, quota_memory, quota_note, quota_prepare_tally)
@@ -271,7 +271,9 @@ cdef int prepare_again(Conn *c, xs_node **top, const xs_oprec *rec) noexcept nog
     cdef xs_perms *perms
     cdef xs_found found
     cdef int rc
-    xs_tree_find(top[0], &core.path, &found)
+    rc = xs_tree_seek(&core.tree, top[0], &core.path, &found)
+    if rc != XS_OK:
+        return rc
     if rec.op == XS_OP_SET_PERMS:
         memcpy(core.perm, data, rec.data_len)
         rc = xs_perms_intern(&core.tree.perms, core.perm, rec.data_len // sizeof(xs_perm),
