@@ -60,7 +60,11 @@ static uint32_t leaf_index(const struct xs_dir *d, const struct xs_name *name, b
         n -= half;
     }
     lo = (uint32_t)(at - d->slot) + (n == 1 && at->key < key);
-    /* Names longer than eight bytes may share a key with their neighbours. */
+    /* A key that ends in a zero is a whole name; a full one may be that of several. */
+    if ((key & 0xff) == 0) {
+        *found = lo < d->count && d->slot[lo].key == key;
+        return lo;
+    }
     for (; lo < d->count && d->slot[lo].key == key; lo++) {
         int c = compare_rest(name, d->slot[lo].node);
 

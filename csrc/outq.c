@@ -2,7 +2,13 @@
 
 #include "err.h"
 
-enum { FIRST_BYTES = 256, KEEP_BYTES = 4096, KEEP_MSGS = 64 };
+enum {
+    FIRST_BYTES = 256,
+    KEEP_BYTES = 4096,
+    KEEP_MSGS = 64,
+    REMEMBER_BYTES = 65536,
+    REMEMBER_MSGS = 1024,
+};
 
 void xs_outq_free(struct xs_outq *q, struct xs_mem *m, struct xs_account *who)
 {
@@ -84,7 +90,7 @@ int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who,
 
         compact(q);
         if (waiting + bytes > q->cap) {
-            size_t want = q->cap == 0 ? FIRST_BYTES : q->cap * 2;
+            size_t want = q->cap > 0 ? q->cap * 2 : q->last_cap > 0 ? q->last_cap : FIRST_BYTES;
             while (want < waiting + bytes)
                 want *= 2;
             char *buf = xs_mem_resize(m, who, q->buf, q->cap, want);
@@ -93,8 +99,10 @@ int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who,
             q->buf = buf;
             q->cap = want;
         }
-        int rc = xs_mem_grow(m, who, (void **)&q->msgs, &q->msg_cap, q->last + msgs,
-                             sizeof(*q->msgs));
+        size_t need = q->last + msgs;
+        if (q->msg_cap == 0 && need < q->last_msg_cap)
+            need = q->last_msg_cap;
+        int rc = xs_mem_grow(m, who, (void **)&q->msgs, &q->msg_cap, need, sizeof(*q->msgs));
         if (rc != XS_OK)
             return rc;
     }
@@ -183,12 +191,14 @@ static void rewind_empty(struct xs_outq *q, struct xs_mem *m, struct xs_account 
     q->first = q->last = 0;
     if (q->cap > KEEP_BYTES && q->room_bytes == 0) {
         xs_mem_free(m, who, q->buf, q->cap);
+        q->last_cap = q->cap < REMEMBER_BYTES ? q->cap : REMEMBER_BYTES;
         q->buf = NULL;
         q->cap = 0;
     }
     if (q->msg_cap > KEEP_MSGS && q->room_msgs == 0) {
         xs_mem_free(m, who, q->msgs, q->msg_cap * sizeof(*q->msgs));
         xs_mem_free(m, who, q->buckets, q->bucket_count * sizeof(*q->buckets));
+        q->last_msg_cap = q->msg_cap < REMEMBER_MSGS ? q->msg_cap : REMEMBER_MSGS;
         q->msgs = NULL;
         q->buckets = NULL;
         q->msg_cap = q->bucket_count = 0;

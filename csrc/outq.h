@@ -16,7 +16,8 @@
  * cannot fail when it must not: xs_outq_reserve can, xs_outq_put cannot.
  *
  * Cost: put O(bytes), sent O(messages finished), expire O(queue) and only when something
- * is old enough. A drained queue keeps a little memory, not what its peak needed.
+ * is old enough. A drained queue keeps a little memory, not what its peak needed; it
+ * remembers how much that was, and asks for it at once the next time.
  */
 #ifndef XS_OUTQ_H
 #define XS_OUTQ_H
@@ -49,6 +50,7 @@ struct xs_outq {
     size_t bucket_count;
     size_t events;           /* waiting */
     size_t room_bytes, room_msgs, room_events; /* reserved */
+    size_t last_cap, last_msg_cap; /* of what was given back when the queue drained */
 };
 
 static inline size_t xs_outq_bytes(const struct xs_outq *q)

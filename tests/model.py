@@ -97,6 +97,7 @@ class Connection:
     transactions: dict[int, Transaction] = field(default_factory=dict)
     last_tx: int = 0
     first_event: bytes | None = None
+    waiting: int = 0  # events queued before what is happening now
 
     @property
     def base(self) -> bytes:
@@ -205,6 +206,7 @@ class Model:
         if len(payload) > PAYLOAD_MAX:
             self.misframed(connection)
             return
+        self.count_waiting()
         try:
             answer = self.serve(connection, kind, tx_id, payload)
             if len(answer) > PAYLOAD_MAX:
@@ -220,6 +222,7 @@ class Model:
     def domain_died(self, domid: int) -> None:
         """The hypervisor no longer knows the domain."""
         self.host.discard(domid)
+        self.count_waiting()
         if domid in self.domains:
             self.bury(domid)
 
@@ -228,6 +231,7 @@ class Model:
         domain = self.domains.get(domid)
         if domain is not None and domain.connection is not None and not domain.shut_down:
             domain.shut_down = True
+            self.count_waiting()
             self.fire_special(RELEASE_NODE, domid)
 
     def advance(self, nanoseconds: int) -> None:
@@ -481,8 +485,17 @@ class Model:
         if connection.alive and not connection.ignored:
             connection.queue.append(Queued(packet, self.now))
 
+    def count_waiting(self) -> None:
+        """The events of one change are let through or dropped together."""
+        for connection in self.connections:
+            kinds = [item.packet.type for item in connection.queue]
+            connection.waiting = kinds.count(Msg.WATCH_EVENT)
+
     def tell(self, watch: Watch, path: bytes) -> None:
         """Queue the event of a watch, with the path in the manner of its registration."""
+        limit = self.limit(watch.connection, "watch-events")
+        if exceeds(watch.connection.waiting + 1, limit):
+            return
         base = watch.connection.base
         relative = not watch.text.startswith((b"/", b"@"))
         payload = (path[len(base) :] if relative else path) + b"\0" + watch.token + b"\0"

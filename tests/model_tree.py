@@ -70,6 +70,7 @@ HARD_QUOTAS = {
     "path-max": 2048,
     "node-size": 2048,
     "transaction-requests": 1024,
+    "watch-events": 1024,
 }
 # The order in which GET_QUOTA lists the names: those every client knows, then our own.
 QUOTA_NAMES = (
@@ -77,7 +78,7 @@ QUOTA_NAMES = (
     "node-permissions path-max node-size "
     "soft-nodes soft-watches soft-outstanding soft-transactions soft-transaction-nodes "
     "soft-node-permissions soft-path-max soft-node-size transaction-requests "
-    "soft-transaction-requests"
+    "soft-transaction-requests watch-events soft-watch-events"
 )
 QUOTA_SPELLINGS = {"path-length": "path-max", "permissions": "node-permissions"}
 

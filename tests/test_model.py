@@ -17,7 +17,8 @@ QUOTA_NAMES = (
     b"nodes watches outstanding memory soft-memory transactions transaction-nodes "
     b"node-permissions path-max node-size soft-nodes soft-watches soft-outstanding "
     b"soft-transactions soft-transaction-nodes soft-node-permissions soft-path-max "
-    b"soft-node-size transaction-requests soft-transaction-requests\0"
+    b"soft-node-size transaction-requests soft-transaction-requests watch-events "
+    b"soft-watch-events\0"
 )
 
 
@@ -971,6 +972,18 @@ def test_transaction_quota(world: World) -> None:
     assert guest.start() == 11
     assert [dom0.start() for _ in range(20)] == list(range(1, 21))
     assert world.counts()[0]["transactions"] == 20
+
+
+def test_watch_event_quota(world: World) -> None:
+    """A guest that fetches nothing gets no more events; the change itself goes on."""
+    dom0, guest = home(world)
+    set_quota(world, 1, b"watch-events", 2)
+    assert guest.watch(HOME, b"t") == OK
+    for name in (b"a", b"b", b"c"):
+        assert dom0.mkdir(HOME + b"/" + name) == OK
+    assert guest.events() == [(HOME + b"/a", b"t"), (HOME + b"/b", b"t")]
+    assert dom0.mkdir(HOME + b"/d") == OK
+    assert guest.events() == [(HOME + b"/d", b"t")]
 
 
 def test_permission_quota(world: World) -> None:

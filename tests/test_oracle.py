@@ -65,7 +65,7 @@ tight_quotas = st.sampled_from(
         (b"nodes", 2), (b"nodes", 3), (b"nodes", 4), (b"watches", 1), (b"watches", 2),
         (b"transactions", 1), (b"transaction-nodes", 3), (b"transaction-nodes", 6),
         (b"transaction-requests", 2), (b"node-permissions", 2), (b"node-size", 36),
-        (b"node-size", 44), (b"path-max", 3), (b"path-max", 8),
+        (b"node-size", 44), (b"path-max", 3), (b"path-max", 8), (b"watch-events", 1),
     ]
 )  # fmt: skip
 quotas = st.one_of(
