@@ -488,8 +488,9 @@ bool xs_dir_check(const struct xs_dir *d, uint32_t dir_len)
         }
 
         const struct xs_node *n = s->dir->slot[i].node;
-        uint32_t len = prev == NULL ? 0 : prev->name_len < n->name_len ? prev->name_len
-                                                                       : n->name_len;
+        uint32_t len = prev == NULL                   ? 0
+                       : prev->name_len < n->name_len ? prev->name_len
+                                                      : n->name_len;
         int c = prev == NULL ? -1 : memcmp(prev->data, n->data, len);
         if (n->refs == 0 || c > 0 || (c == 0 && prev->name_len >= n->name_len))
             return false;

@@ -3,12 +3,15 @@
 #include <string.h>
 
 static const char *const names[XS_ERROR_COUNT] = {
-    [XS_OK] = "OK",           [XS_EINVAL] = "EINVAL",   [XS_EACCES] = "EACCES",
-    [XS_EEXIST] = "EEXIST",   [XS_EISDIR] = "EISDIR",   [XS_ENOENT] = "ENOENT",
-    [XS_ENOMEM] = "ENOMEM",   [XS_ENOSPC] = "ENOSPC",   [XS_EIO] = "EIO",
-    [XS_ENOTEMPTY] = "ENOTEMPTY", [XS_ENOSYS] = "ENOSYS", [XS_EROFS] = "EROFS",
-    [XS_EBUSY] = "EBUSY",     [XS_EAGAIN] = "EAGAIN",   [XS_EISCONN] = "EISCONN",
-    [XS_E2BIG] = "E2BIG",     [XS_EPERM] = "EPERM",
+    [XS_OK] = "OK",           [XS_EINVAL] = "EINVAL",
+    [XS_EACCES] = "EACCES",   [XS_EEXIST] = "EEXIST",
+    [XS_EISDIR] = "EISDIR",   [XS_ENOENT] = "ENOENT",
+    [XS_ENOMEM] = "ENOMEM",   [XS_ENOSPC] = "ENOSPC",
+    [XS_EIO] = "EIO",         [XS_ENOTEMPTY] = "ENOTEMPTY",
+    [XS_ENOSYS] = "ENOSYS",   [XS_EROFS] = "EROFS",
+    [XS_EBUSY] = "EBUSY",     [XS_EAGAIN] = "EAGAIN",
+    [XS_EISCONN] = "EISCONN", [XS_E2BIG] = "E2BIG",
+    [XS_EPERM] = "EPERM",
 };
 
 const char *xs_error_name(int error)

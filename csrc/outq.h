@@ -26,7 +26,7 @@
 #include "wire.h"
 
 struct xs_outmsg {
-    uint32_t len;    /* header included */
+    uint32_t len; /* header included */
     uint32_t is_event;
     uint64_t start;  /* place in the stream of all bytes ever queued */
     uint64_t hash;   /* of an event's payload */
@@ -41,14 +41,14 @@ typedef void xs_outq_gone(void *context, const struct xs_outmsg *msg);
 struct xs_outq {
     char *buf;
     size_t cap, head, tail;
-    uint64_t origin;         /* place in the stream of buf[0] */
-    size_t partial;          /* bytes of the first message that have been sent */
-    struct xs_outmsg *msgs;  /* msgs[first..last) wait */
+    uint64_t origin;        /* place in the stream of buf[0] */
+    size_t partial;         /* bytes of the first message that have been sent */
+    struct xs_outmsg *msgs; /* msgs[first..last) wait */
     size_t msg_cap, first, last;
-    uint64_t number;         /* of msgs[0], counted from the connection's beginning */
-    uint64_t *buckets;       /* newest event per hash: its number plus one; 0: none */
+    uint64_t number;   /* of msgs[0], counted from the connection's beginning */
+    uint64_t *buckets; /* newest event per hash: its number plus one; 0: none */
     size_t bucket_count;
-    size_t events;           /* waiting */
+    size_t events;                             /* waiting */
     size_t room_bytes, room_msgs, room_events; /* reserved */
     size_t last_cap, last_msg_cap; /* of what was given back when the queue drained */
 };
@@ -66,8 +66,8 @@ static inline size_t xs_outq_waiting(const struct xs_outq *q)
 void xs_outq_free(struct xs_outq *q, struct xs_mem *m, struct xs_account *who);
 
 /* Adds room for one message of `payload` bytes to what is reserved. 0 or XS_ENOMEM. */
-int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who,
-                    size_t payload, bool event);
+int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who, size_t payload,
+                    bool event);
 /* Forgets what is reserved. */
 static inline void xs_outq_release(struct xs_outq *q)
 {

@@ -78,7 +78,8 @@ uint32_t xs_path_home(const struct xs_path *path)
 
     if (path->len < HOME_PREFIX_LEN || memcmp(path->buf, home_prefix, HOME_PREFIX_LEN) != 0)
         return 0;
-    while (i < path->len && i < HOME_PREFIX_LEN + 5 && path->buf[i] >= '0' && path->buf[i] <= '9')
+    while (i < path->len && i < HOME_PREFIX_LEN + 5 && path->buf[i] >= '0' &&
+           path->buf[i] <= '9')
         i++;
     if (i == HOME_PREFIX_LEN || i >= path->len || path->buf[i] != '/')
         return 0;

@@ -35,7 +35,7 @@ struct xs_seen {
 struct xs_pathset {
     char *buf;
     size_t len, cap;
-    uint32_t *table; /* offset / 8 plus one; 0: free */
+    uint32_t *table;   /* offset / 8 plus one; 0: free */
     size_t table_size; /* power of two */
     size_t count;
 };

@@ -180,7 +180,8 @@ unsigned xs_perms_access(const struct xs_perms *p, uint32_t domid, uint32_t targ
 
         if (p->entry[i].flags & XS_PERM_IGNORED)
             continue;
-        if (who == domid || who == XS_DOMID_ANY || (who == target && target != XS_DOMID_INVALID))
+        if (who == domid || who == XS_DOMID_ANY ||
+            (who == target && target != XS_DOMID_INVALID))
             return p->entry[i].access;
     }
     return p->entry[0].access;

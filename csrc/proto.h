@@ -7,8 +7,8 @@
 #ifndef XS_PROTO_H
 #define XS_PROTO_H
 
-#define XS_HEADER_SIZE 16u      /* type, req_id, tx_id, len: four native u32 */
-#define XS_PAYLOAD_MAX 4096u    /* bytes after a header, in either direction */
+#define XS_HEADER_SIZE 16u   /* type, req_id, tx_id, len: four native u32 */
+#define XS_PAYLOAD_MAX 4096u /* bytes after a header, in either direction */
 #define XS_MESSAGE_MAX (XS_HEADER_SIZE + XS_PAYLOAD_MAX)
 
 /* The longest thing that can become an absolute path: a relative path filling a
@@ -17,7 +17,7 @@
 /* Slack behind a path buffer, so that names can be loaded eight bytes at a time. */
 #define XS_PATH_PAD 16u
 
-#define XS_DOMID_ANY 0x7ff5u    /* 32757: matches every domain in a permission list */
+#define XS_DOMID_ANY 0x7ff5u /* 32757: matches every domain in a permission list */
 #define XS_DOMID_SELF 0x7ff0u
 #define XS_DOMID_INVALID 0x7ff4u
 #define XS_DOMID_FIRST_RESERVED 0x7ff0u

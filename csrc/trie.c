@@ -300,8 +300,8 @@ static int build_chain(struct xs_tree *t, const struct xs_path *path, struct xs_
         next = name;
         more = xs_path_next(path, &next);
         c->created++;
-        c->bytes += (int64_t)(fixed + xs_name_path_len(&name) +
-                              (more ? next.len + 1 : value_len));
+        c->bytes +=
+            (int64_t)(fixed + xs_name_path_len(&name) + (more ? next.len + 1 : value_len));
         name = next;
     } while (more);
     c->nodes = c->created;
@@ -424,7 +424,8 @@ static int tally_subtree(struct xs_tree *t, const struct xs_node *node, uint32_t
 {
     struct xs_walk_frame *stack = NULL, f = {node->kids, 0, path_len};
     size_t count = 0, cap = 0;
-    int rc = tally_add(t, xs_perms_owner(node->perms), 1, (int64_t)xs_node_size(node) + path_len);
+    int rc =
+        tally_add(t, xs_perms_owner(node->perms), 1, (int64_t)xs_node_size(node) + path_len);
 
     while (rc == XS_OK && f.dir != NULL) {
         const struct xs_dir *d = f.dir;

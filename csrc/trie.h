@@ -40,8 +40,13 @@ struct xs_tally {
     int64_t bytes;
 };
 
-enum xs_change_kind { XS_CHANGE_NONE, XS_CHANGE_CREATE, XS_CHANGE_VALUE, XS_CHANGE_PERMS,
-                      XS_CHANGE_REMOVE };
+enum xs_change_kind {
+    XS_CHANGE_NONE,
+    XS_CHANGE_CREATE,
+    XS_CHANGE_VALUE,
+    XS_CHANGE_PERMS,
+    XS_CHANGE_REMOVE
+};
 
 /* The change in preparation. Callers read kind, node, parent, created and the tally. */
 struct xs_change {
@@ -65,7 +70,7 @@ struct xs_tree {
     struct xs_mem *mem;
     struct xs_account account; /* nodes and blocks, live and shared */
     struct xs_permtab perms;
-    uint64_t stamp;            /* last one given */
+    uint64_t stamp; /* last one given */
     struct xs_node *dead_nodes;
     struct xs_dir *dead_dirs;
     struct xs_change change;

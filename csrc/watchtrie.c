@@ -236,10 +236,10 @@ struct xs_watch *xs_watches_find(const struct xs_watches *w, const struct xs_wat
     uint64_t hash = hash_watch(owner, hash_path(w, path), token, token_len);
     struct xs_watch *x = w->watches[hash & (w->watch_buckets - 1)];
 
-    while (x != NULL && (x->hash != hash || x->owner != owner || x->token_len != token_len ||
-                         x->point->len != path->len ||
-                         memcmp(x->point->path, path->buf, path->len) != 0 ||
-                         memcmp(xs_watch_token(x), token, token_len) != 0))
+    while (x != NULL &&
+           (x->hash != hash || x->owner != owner || x->token_len != token_len ||
+            x->point->len != path->len || memcmp(x->point->path, path->buf, path->len) != 0 ||
+            memcmp(xs_watch_token(x), token, token_len) != 0))
         x = x->hash_next;
     return x;
 }

@@ -36,9 +36,9 @@ enum { XS_DEPTH_UNLIMITED = -1 };
 struct xs_watch_owner {
     struct xs_watch *first, *last; /* in order of registration */
     uint32_t count;
-    uint64_t id;                   /* never reused */
+    uint64_t id; /* never reused */
     struct xs_account *account;
-    void *context;                 /* the connection, for whoever uses the index */
+    void *context; /* the connection, for whoever uses the index */
 };
 
 struct xs_watch {
@@ -47,12 +47,12 @@ struct xs_watch {
     struct xs_watch *point_prev, *point_next;
     struct xs_watch *owner_prev, *owner_next;
     struct xs_watch *hash_next;
-    uint64_t hash; /* of point, owner and token */
-    int32_t depth; /* names below the path that still match, or XS_DEPTH_UNLIMITED */
+    uint64_t hash;     /* of point, owner and token */
+    int32_t depth;     /* names below the path that still match, or XS_DEPTH_UNLIMITED */
     uint32_t base_len; /* bytes that an event's path loses: the watch is relative */
     uint32_t path_len; /* of the path as registered */
     uint32_t token_len;
-    char data[];   /* the path as registered, then the token */
+    char data[]; /* the path as registered, then the token */
 };
 
 struct xs_watchpoint {

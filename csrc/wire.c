@@ -67,7 +67,8 @@ bool xs_wire_check(const struct xs_op_info *op, const char *p, size_t n, uint32_
         return memchr(p, 0, n) != NULL;
     }
     *strings = xs_wire_count_strings(p, n);
-    return *strings >= op->strings_min && (op->strings_max == ANY || *strings <= op->strings_max);
+    return *strings >= op->strings_min &&
+           (op->strings_max == ANY || *strings <= op->strings_max);
 }
 
 size_t xs_wire_next(const char **p, const char **string)

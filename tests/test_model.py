@@ -699,6 +699,19 @@ def test_events_too_long_for_the_wire_are_dropped(world: World) -> None:
     assert dom0.events() == [(longest, b"t" * 4000)]
 
 
+def test_special_events_may_be_as_long_as_others(world: World) -> None:
+    """The limit holds for the event as it is, with however many digits the domid has."""
+    dom0 = world.socket()
+    name = b"@introduceDomain/1"
+    token = b"t" * (4096 - len(name) - 2)
+    assert dom0.watch(b"@introduceDomain", token, b"1") == OK
+    assert dom0.watch(b"@introduceDomain", token[1:], b"1") == OK
+    world.guest(1)
+    assert dom0.events() == [(name, token), (name, token[1:])]
+    world.guest(10)
+    assert dom0.events() == [(name + b"0", token[1:])]
+
+
 def test_unfetched_events_of_a_guest_expire(world: World) -> None:
     """After 20 seconds they are gone; a privileged client keeps its own."""
     dom0, guest = home(world)
@@ -1106,10 +1119,16 @@ def test_introduce_fires_the_special_watches(world: World) -> None:
     assert dom0.watch(name, b"depth", b"1") == OK
     assert dom0.watch(name, b"never", b"0") == OK
     assert dom0.watch(name + b"/1", b"one") == OK
+    assert dom0.watch(name + b"/1", b"deep", b"1") == OK
     assert dom0.watch(name + b"/2", b"two") == OK
     assert dom0.watch(b"/", b"root") == OK
     world.guest(1)
-    assert dom0.events() == [(name + b"/1", b"depth"), (name + b"/1", b"one"), (name, b"plain")]
+    assert dom0.events() == [
+        (name + b"/1", b"depth"),
+        (name + b"/1", b"one"),
+        (name + b"/1", b"deep"),
+        (name, b"plain"),
+    ]
 
 
 def test_special_events_are_not_merged(world: World) -> None:

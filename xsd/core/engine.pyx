@@ -57,10 +57,14 @@ from xsd.core.types cimport (
     RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK, Tx)
 from xsd.core.watches cimport events_expire, op_reset_watches, op_unwatch, op_watch
 
+cdef extern from "malloc.h" nogil:
+    int malloc_trim(size_t pad)
+
 cdef enum:
     RX_SIZE = 64 * 1024    # most that is read from a socket at once, half-read input included
     COLLECT_NOW = 128      # dead nodes and blocks freed with each batch of requests
-    COLLECT_TICK = 4096    # and with each tick: well below a millisecond
+    COLLECT_TICK = 1024    # and with each tick: well below a millisecond, also out of cache
+    PACE_NS = 1_000_000    # between two such portions, so that clients get the processor
     RETRY_NS = 10_000_000  # how soon to come back when memory ran out
     ACCESS_MAX = 1 << 20   # bytes of access records that may wait for Python
 
@@ -481,8 +485,8 @@ cdef class Engine:
                 if core.conns[i] != NULL and core.conns[i].starved:
                     core.conns[i].starved = False
                     conn_wake(core.conns[i])
-        if xs_tree_collect(&core.tree, COLLECT_TICK):
-            return now
+        if xs_tree_collect(&core.tree, COLLECT_TICK) and (next < 0 or next > now + PACE_NS):
+            next = now + PACE_NS
         if (core.deaths_due > 0 or core.starved) and (next < 0 or next > now + RETRY_NS):
             next = now + RETRY_NS
         return None if next < 0 else next
@@ -797,9 +801,10 @@ cdef class Engine:
         return d.account.bytes, d.account.blocks
 
     def collect(self):
-        """Frees at once what would be freed little by little."""
+        """Frees at once what would be freed little by little, and gives it to the system."""
         while xs_tree_collect(&self.core.tree, 1 << 30):
             pass
+        malloc_trim(0)
 
     def take_access(self):
         """Takes the records of requests made since the last call, as one block of bytes.

@@ -15,26 +15,36 @@ writable again; whoever lets too much wait is not read meanwhile, and past the l
 disconnected. A connection that the engine pauses is not watched until it may go on.
 """
 
-import errno
 import logging
 import os
-import socket
 
-from libc.errno cimport EAGAIN, EINTR
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from xsd.core.connection cimport conn_get, conn_sent, next_dirty, next_runnable
+from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty, next_runnable
 from xsd.core.cxs cimport xs_outq_bytes
 from xsd.core.engine cimport Engine, engine_received, engine_rx_space
 from xsd.core.types cimport (
     CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK)
 
+cdef extern from "unistd.h" nogil:
+    int c_close "close"(int fd)
+
 cdef extern from "sys/socket.h" nogil:
     enum:
         MSG_NOSIGNAL
         MSG_DONTWAIT
+        SOCK_NONBLOCK
+        SOCK_CLOEXEC
+        SOL_SOCKET
+        SO_PEERCRED
+    struct ucred:
+        int pid
+        unsigned uid
+    int accept4(int fd, void *address, void *length, int flags)
+    int getsockopt(int fd, int level, int name, void *value, unsigned *length)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
 
@@ -112,7 +122,6 @@ cdef class Sockets:
     cdef bint scheduled
     cdef object timer
     cdef object listening
-    cdef readonly dict peers   # connection id -> (pid, uid)
     cdef readonly int64_t accepted
     cdef readonly int64_t wakeups
 
@@ -126,7 +135,6 @@ cdef class Sockets:
         self.ids = {}
         self.unread = set()
         self.stuck = set()
-        self.peers = {}
 
     # -- coming and going
 
@@ -136,59 +144,59 @@ cdef class Sockets:
         self.loop.add_reader(sock.fileno(), self._accept)
 
     def _accept(self):
-        for _ in range(ACCEPTS):
-            try:
-                fresh, _ = self.listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as failure:
-                if failure.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM,
-                                         errno.ENOBUFS):
-                    raise
+        cdef int listening = self.listening.fileno(), fd, i
+        for i in range(ACCEPTS):
+            fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                self.open(fd)
+            elif c_errno in (EMFILE, ENFILE, ENOMEM, ENOBUFS):
                 _log.error("cannot accept a connection: %s; trying again in %d s",
-                           failure.strerror, ACCEPT_PAUSE_S)
-                self.loop.remove_reader(self.listening.fileno())
+                           os.strerror(c_errno), ACCEPT_PAUSE_S)
+                self.loop.remove_reader(listening)
                 self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                 return
-            self._open(fresh)
+            elif c_errno != EINTR and c_errno != ECONNABORTED:
+                return
 
     def _accept_again(self):
         if self.listening is not None:
             self.loop.add_reader(self.listening.fileno(), self._accept)
 
-    def _open(self, fresh):
-        pid, uid = _credentials(fresh)
-        try:
-            id = self.engine.open(now_ns(), CONN_SOCKET, self.domid, pid, uid)
-        except MemoryError:
-            fresh.close()
+    cdef open(self, int fd):
+        """Makes a connection of an accepted descriptor."""
+        cdef Conn *c = conn_open(self.engine.core, CONN_SOCKET, self.domid)
+        cdef ucred peer
+        cdef unsigned length = sizeof(peer)
+        if c == NULL:
+            c_close(fd)
             _log.error("no memory for another connection")
             return
-        fresh.setblocking(False)
-        fd = fresh.detach()
-        self.fds[id] = fd
-        self.ids[fd] = id
-        self.peers[id] = (pid, uid)
+        if getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0:
+            c.pid = peer.pid
+            c.uid = peer.uid
+        self.fds[c.id] = fd
+        self.ids[fd] = c.id
         self.accepted += 1
         self.loop.add_reader(fd, self._readable, fd)
-        _log.debug("connection %d: pid %d, uid %d", id, pid, uid)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("connection %d: pid %d, uid %d", c.id, c.pid, c.uid)
 
     cdef close(self, int fd, why):
         """Ends a connection; `why` is None when its peer has gone."""
         id = self.ids.pop(fd)
         del self.fds[id]
-        pid, _ = self.peers.pop(id)
+        pid = self.engine.conn(id).pid
         if fd not in self.unread:
             self.loop.remove_reader(fd)
         if fd in self.stuck:
             self.loop.remove_writer(fd)
         self.unread.discard(fd)
         self.stuck.discard(fd)
-        os.close(fd)
+        c_close(fd)
         self.engine.close(now_ns(), id)
         if why is not None:
             _log.warning("connection %d (pid %d) closed: %s", id, pid, why)
-        else:
+        elif _log.isEnabledFor(logging.DEBUG):
             _log.debug("connection %d has gone", id)
 
     def stop_accepting(self):
@@ -341,12 +349,3 @@ cdef class Sockets:
     def _tick(self):
         self.timer = None
         self.settle()
-
-
-def _credentials(sock):
-    """(pid, uid) of the peer, (-1, -1) when the system does not say."""
-    try:
-        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    except OSError:
-        return -1, -1
-    return int.from_bytes(data[:4], "little", signed=True), int.from_bytes(data[4:8], "little")

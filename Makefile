@@ -1,0 +1,139 @@
+# `make help` lists the targets: the lines below that carry a ##.
+#
+# Everything happens in .venv and build/. Stamps there remember what is done, so that a second
+# call is fast; a compiler runs only for what has changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Passed on: make test ARGS="-k watch", make bench ARGS=--tiny
+ARGS ?=
+
+COMPILED := setup.py $(wildcard csrc/*.[ch] xsd/*/*.pyx xsd/*/*.pxd)
+SOURCES := $(COMPILED) $(shell find xsd -name '*.py' -o -name '*.pyi')
+
+.PHONY: help run build test quick lint types bench asan debug annotate tidy clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## start a daemon, show what it can do, serve until Ctrl-C
+	@exec $(BIN)/xsd demo $(ARGS)
+
+build: build/.release ## compile everything and put xsd into .venv/bin
+
+test: build ## the whole test suite; ARGS goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+quick: build ## the tests that together take less than half a minute
+	@$(BIN)/python -m pytest -q -m "not slow" tests $(ARGS)
+
+lint: build ## style and types: ruff, clang-format, mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --diff .
+	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch]
+	@$(BIN)/mypy
+
+bench: build ## the benchmarks; ARGS goes to python -m bench, ARGS=--tiny only tries them
+	@$(BIN)/python -m bench $(ARGS)
+
+# Two flavours that are built beside the release one, and never into it: their modules are in
+# build/<flavour>/lib, and PYTHONPATH says who is to use them.
+
+debug: build/.debug ## build without optimisation, with assertions, into build/debug/lib
+	@echo "Built. To use it:  PYTHONPATH=build/debug/lib $(BIN)/xsd daemon --no-fork --no-xen --rundir DIR"
+	@echo "In a debugger:     PYTHONPATH=build/debug/lib gdb --args $(BIN)/python $(BIN)/xsd ..."
+
+# Python itself keeps what it never frees, so leaks are the business of the tests that count
+# allocations. The sanitizer's library must come first in a process that was built without it.
+ASAN := XSD_FLAVOUR=asan PYTHONPATH=build/asan/lib \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_abort=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+asan: build build/.asan ## the test suite on a build with address and UB sanitizers
+	@$(ASAN) PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/python -P -m pytest \
+		-o pythonpath="build/asan/lib . tests tests/cli" -p no:cacheprovider $(ARGS)
+
+annotate: $(VENV)/.ready ## write what Cython makes of each line, as HTML
+	@mkdir -p build/annotate/cython
+	@XSD_ANNOTATE=1 XSD_BUILD=release $(BIN)/python -c "$$ANNOTATE"
+	@echo "Yellow lines call Python. Open:"
+	@ls build/annotate/xsd/*/*.html
+
+tidy: $(VENV)/.ready ## format the sources in place and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i csrc/*.[ch]
+
+clean: ## remove everything that was built, and .venv
+	@rm -rf build dist *.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@find xsd tests bench -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- how ---------------------------------------------------------------------------------
+
+define ANNOTATE
+from pathlib import Path
+from Cython.Build import cythonize
+sources = sorted(map(str, [*Path("xsd/core").glob("*.pyx"), *Path("xsd/io").glob("*.pyx")]))
+cythonize(sources, build_dir="build/annotate", annotate=True, force=True, quiet=True,
+          compiler_directives={"language_level": "3"})
+endef
+export ANNOTATE
+
+build/.release: $(COMPILED) pyproject.toml $(VENV)/.ready
+	@mkdir -p build
+	@echo "building xsd"
+	@$(BIN)/python setup.py -q build_ext --inplace 2>&1 | { grep -v Cythonizing || true; }
+	@if [ ! -x $(BIN)/xsd ] || [ pyproject.toml -nt $@ ]; then \
+		$(BIN)/pip install -q --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+build/.debug build/.asan: build/.%: $(SOURCES) $(VENV)/.ready
+	@echo "building xsd, flavour $*"
+	@XSD_BUILD=$* $(BIN)/python setup.py -q build --build-base build/$* --build-lib build/$*/lib \
+		2>&1 | { grep -v Cythonizing || true; }
+	@touch $@
+
+# What must be there before anything else. A fresh Debian has python3 without venv and headers.
+define REQUIREMENTS
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)
+print(*project["build-system"]["requires"], *project["project"]["dependencies"],
+      *project["project"]["optional-dependencies"]["dev"], sep="\n")
+endef
+export REQUIREMENTS
+
+$(VENV)/.ready: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "xsd needs python3, 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "xsd needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V)" >&2; exit 1; }
+	@missing=""; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="python3-venv"; \
+	$(PYTHON) -c 'import os, sys, sysconfig as s; \
+	sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' \
+		|| missing="$$missing python3-dev"; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing with apt-get:" $$missing; \
+			apt-get -qq update && \
+			DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$missing >/dev/null; \
+		else \
+			echo "missing:" $$missing "- install with: apt-get install" $$missing >&2; exit 1; \
+		fi; \
+	fi
+	@[ -x $(BIN)/pip ] || { echo "making $(VENV)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "installing what building and testing need into $(VENV)"
+	@$(BIN)/python -c "$$REQUIREMENTS" > $(VENV)/requirements.txt
+	@$(BIN)/pip install -q -r $(VENV)/requirements.txt
+	@touch $@
