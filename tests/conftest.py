@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
-from world import EngineWorld, ModelWorld, World
-
-
-def engine_is_built() -> bool:
-    try:
-        return importlib.util.find_spec("xsd.core.engine") is not None
-    except ModuleNotFoundError:
-        return False
+from world import EngineWorld, ModelWorld, World, engine_is_built
 
 
 @pytest.fixture(params=["model", "engine"])

@@ -34,12 +34,12 @@ from model_tree import (
     SELF_DOMID,
     SOCKET,
     Entry,
-    Failure,
     Msg,
     Node,
     Op,
     Packet,
     Perms,
+    RequestError,
     Tree,
     arguments,
     below,
@@ -210,9 +210,9 @@ class Model:
         try:
             answer = self.serve(connection, kind, tx_id, payload)
             if len(answer) > PAYLOAD_MAX:
-                raise Failure("E2BIG")
+                raise RequestError("E2BIG")
             reply = Packet(kind, req_id, tx_id, answer)
-        except Failure as failure:
+        except RequestError as failure:
             reply = Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
         self.queue(connection, reply)
         if connection.first_event is not None:
@@ -269,20 +269,20 @@ class Model:
 
     def serve(self, connection: Connection, kind: int, tx_id: int, payload: bytes) -> bytes:
         if kind not in self.operations:
-            raise Failure("ENOSYS")
+            raise RequestError("ENOSYS")
         if kind in PRIVILEGED_TYPES and not self.privileged(connection):
-            raise Failure("EACCES")
+            raise RequestError("EACCES")
         transaction = None
         if tx_id != 0 and kind not in (Msg.WATCH, Msg.UNWATCH):
             transaction = connection.transactions.get(tx_id)
             if transaction is None:
-                raise Failure("ENOENT")
+                raise RequestError("ENOENT")
             if kind != Msg.TRANSACTION_END:
                 transaction.requests += 1
                 limit = self.limit(connection, "transaction-requests")
                 if exceeds(transaction.requests, limit):
                     transaction.poisoned = True
-                    raise Failure("ENOSPC")
+                    raise RequestError("ENOSPC")
         return self.operations[kind](Request(connection, payload, transaction))
 
     def misframed(self, connection: Connection) -> None:
@@ -313,7 +313,7 @@ class Model:
 
     def known(self, domid: int) -> Domain:
         if domid not in self.host:
-            raise Failure("ENOENT")
+            raise RequestError("ENOENT")
         return self.domain(domid)
 
     def ring_of(self, domid: int) -> Connection | None:
@@ -335,16 +335,16 @@ class Model:
     def path(self, connection: Connection, text: bytes, special: bool = False) -> bytes:
         """The absolute path, or EINVAL; special paths only where `special` allows them."""
         if is_special(text) and not special:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if not re.fullmatch(rb"[A-Za-z0-9\-/_@]+", text) or b"//" in text:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if text.endswith(b"/") and text != ROOT:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         path = text if text.startswith((b"/", b"@")) else connection.base + text
         # A path must stay valid when the domain moves and gets a longer domid.
         portable = re.sub(rb"^/local/domain/[0-9]{1,5}/", b"", path)
         if exceeds(len(portable), self.limit(connection, "path-max")):
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         return path
 
     def rights(self, connection: Connection, perms: Perms) -> str:
@@ -368,9 +368,9 @@ class Model:
             # Special nodes are not children of the root; no guest learns which ones there are.
             nowhere = is_special(path) and at == ROOT and not self.privileged(connection)
             above = "" if nowhere else self.rights(connection, tree[at].perms)
-            raise Failure("ENOENT" if right.replace("o", "w") in above else "EACCES")
+            raise RequestError("ENOENT" if right.replace("o", "w") in above else "EACCES")
         if right not in self.rights(connection, tree[path].perms):
-            raise Failure("EACCES")
+            raise RequestError("EACCES")
         return tree[path]
 
     # --- transactions: what was looked at ---------------------------------------------------
@@ -399,7 +399,7 @@ class Model:
         limit = self.limit(request.connection, "transaction-nodes")
         if exceeds(len(transaction.looked), limit):
             transaction.poisoned = True
-            raise Failure("ENOSPC")
+            raise RequestError("ENOSPC")
 
     def conflicts(self, transaction: Transaction) -> bool:
         base, live = transaction.base, self.live
@@ -466,10 +466,10 @@ class Model:
             base = transaction.base if transaction else self.live
             total = self.projected(base, new, connection.domid)
             if exceeds(total, self.limit(connection, "nodes")):
-                raise Failure("ENOSPC")
+                raise RequestError("ENOSPC")
         for path in created | {op.path} | {parent(path) for path in created}:
             if exceeds(node_size(new, path), self.limit(connection, "node-size")):
-                raise Failure("ENOSPC")
+                raise RequestError("ENOSPC")
 
     def projected(self, base: Tree, view: Tree, domid: int) -> int:
         """How many nodes the domain would own if the change from base to view went live."""
@@ -631,13 +631,13 @@ class Model:
         tree = self.look(request, path)
         at = nearest(tree, path)
         if "w" not in self.rights(request.connection, tree[at].perms):
-            raise Failure("EACCES")
+            raise RequestError("EACCES")
         return at == path
 
     def do_write(self, request: Request) -> bytes:
         text, nul, value = request.payload.partition(b"\0")
         if not nul:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         path = self.path(request.connection, text)
         self.may_put(request, path)
         creator = self.creator(request.connection)
@@ -654,12 +654,12 @@ class Model:
         tree = self.look(request, path)
         try:
             self.get(request.connection, tree, path, "w")
-        except Failure as failure:
+        except RequestError as failure:
             if failure.name == "ENOENT" and parent(path) in tree:
                 return OK
             raise
         if path == ROOT:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if request.transaction:
             request.transaction.seen_below.add(path)
         return self.change(request, Op(Msg.RM, path))
@@ -669,13 +669,13 @@ class Model:
         text, *texts = arguments(request.payload, 2)
         entries = [parse_entry(entry) for entry in texts]
         if exceeds(len(entries), self.limit(connection, "node-permissions")):
-            raise Failure("ENOSPC")
+            raise RequestError("ENOSPC")
         self.known(entries[0].domid)
         perms = (entries[0], *(self.resolve(connection, entry) for entry in entries[1:]))
         path = self.path(connection, text, special=True)
         node = self.get(connection, self.look(request, path), path, "o")
         if not self.privileged(connection) and perms[0].domid != node.owner:
-            raise Failure("EPERM")
+            raise RequestError("EPERM")
         return self.change(request, Op(Msg.SET_PERMS, path, perms=perms))
 
     def resolve(self, connection: Connection, entry: Entry) -> Entry:
@@ -697,13 +697,13 @@ class Model:
         if rest:
             depth = parse_lenient(rest[0])
             if depth < 0:
-                raise Failure("EINVAL")
+                raise RequestError("EINVAL")
         path = self.path(connection, text, special=True)
         mine = [w for w in self.watches if w.connection is connection]
         if any(w.path == path and w.token == token for w in mine):
-            raise Failure("EEXIST")
+            raise RequestError("EEXIST")
         if exceeds(self.count_watches(connection.domid) + 1, self.limit(connection, "watches")):
-            raise Failure("ENOSPC")
+            raise RequestError("ENOSPC")
         self.watches.append(Watch(connection, path, text, token, depth))
         connection.first_event = text + b"\0" + token + b"\0"
         return OK
@@ -719,7 +719,7 @@ class Model:
             if watch.connection is connection and (watch.path, watch.token) == (path, token):
                 self.watches.remove(watch)
                 return OK
-        raise Failure("ENOENT")
+        raise RequestError("ENOENT")
 
     def do_reset_watches(self, request: Request) -> bytes:
         self.reset(request.connection)
@@ -730,9 +730,9 @@ class Model:
     def do_transaction_start(self, request: Request) -> bytes:
         connection = request.connection
         if request.transaction:
-            raise Failure("EBUSY")
+            raise RequestError("EBUSY")
         if exceeds(len(connection.transactions) + 1, self.limit(connection, "transactions")):
-            raise Failure("ENOSPC")
+            raise RequestError("ENOSPC")
         connection.last_tx += 1
         connection.transactions[connection.last_tx] = Transaction(dict(self.live), dict(self.live))
         return b"%d\0" % connection.last_tx
@@ -740,9 +740,9 @@ class Model:
     def do_transaction_end(self, request: Request) -> bytes:
         verdict, transaction = one_argument(request.payload), request.transaction
         if verdict not in (b"T", b"F"):
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if transaction is None:
-            raise Failure("ENOENT")
+            raise RequestError("ENOENT")
         open_ones = request.connection.transactions
         request.connection.transactions = {
             tx_id: tx for tx_id, tx in open_ones.items() if tx is not transaction
@@ -754,7 +754,7 @@ class Model:
     def commit(self, connection: Connection, transaction: Transaction) -> None:
         """Repeat the changes on the live tree and fire their events; all or nothing."""
         if transaction.poisoned:
-            raise Failure("ENOMEM")
+            raise RequestError("ENOMEM")
         if not transaction.log:
             return
         base, view, before = transaction.base, transaction.view, self.live
@@ -763,9 +763,9 @@ class Model:
                 rises = count_nodes(view, domid) > count_nodes(base, domid)
                 limit = self.domain(domid).quotas["nodes"]
                 if rises and exceeds(self.projected(base, view, domid), limit):
-                    raise Failure("ENOSPC")
+                    raise RequestError("ENOSPC")
         if transaction.doomed or self.conflicts(transaction):
-            raise Failure("EAGAIN")
+            raise RequestError("EAGAIN")
         after = dict(before)
         for op in transaction.log:
             self.apply(after, op)
@@ -784,7 +784,7 @@ class Model:
         name, _gfn, port, *_ = arguments(request.payload, 3)
         domid = parse_domid(name)
         if parse_lenient(port) <= 0:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         domain = self.known(domid)
         if domain.connection is None:
             domain.connection = self.open(RING, domid)
@@ -805,9 +805,9 @@ class Model:
         """The domid of an introduced domain other than the store's own and the privileged one."""
         domid = parse_domid(text)
         if domid in (self.store_domid, self.priv_domid):
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if not self.is_introduced(domid):
-            raise Failure("ENOENT")
+            raise RequestError("ENOENT")
         return domid
 
     def do_release(self, request: Request) -> bytes:
@@ -822,10 +822,10 @@ class Model:
     def do_set_target(self, request: Request) -> bytes:
         subject, target = (parse_domid(text) for text in arguments(request.payload, 2)[:2])
         if not self.is_introduced(subject) or not self.is_introduced(target):
-            raise Failure("ENOENT")
+            raise RequestError("ENOENT")
         ring = self.ring_of(subject)
         if ring is None:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         ring.target = target
         return OK
 
@@ -844,7 +844,7 @@ class Model:
         if not strings:
             return b"%d\0" % self.features(connection)
         if not self.privileged(connection):
-            raise Failure("EACCES")
+            raise RequestError("EACCES")
         return b"%d\0" % self.known(parse_domid(strings[0])).features
 
     def do_set_feature(self, request: Request) -> bytes:
@@ -852,9 +852,9 @@ class Model:
         domid = parse_domid(name)
         domain = self.known(domid)
         if self.is_introduced(domid):
-            raise Failure("EBUSY")
+            raise RequestError("EBUSY")
         if parse_lenient(value) & ~FEATURES:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         domain.features = parse_lenient(value)
         return OK
 
@@ -864,7 +864,7 @@ class Model:
         plain = name.removeprefix("soft-")
         name = soft + QUOTA_SPELLINGS.get(plain, plain)
         if name not in self.quotas:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         return name
 
     def do_get_quota(self, request: Request) -> bytes:
@@ -880,7 +880,7 @@ class Model:
         strings = arguments(request.payload, 2, 3)
         name, value = self.quota_name(strings[-2]), parse_lenient(strings[-1])
         if not 0 <= value < 2**32 - 1:
-            raise Failure("EINVAL")
+            raise RequestError("EINVAL")
         if len(strings) == 2:
             self.quotas[name] = value
         else:

@@ -83,7 +83,7 @@ QUOTA_NAMES = (
 QUOTA_SPELLINGS = {"path-length": "path-max", "permissions": "node-permissions"}
 
 
-class Failure(Exception):
+class RequestError(Exception):
     """A request that is answered with an error; carries the errno name."""
 
     def __init__(self, name: str) -> None:
@@ -189,7 +189,7 @@ def nearest(tree: Tree, path: bytes) -> bytes:
 
 def one_argument(payload: bytes) -> bytes:
     if not payload or payload.find(b"\0") != len(payload) - 1:
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     return payload[:-1]
 
 
@@ -197,13 +197,13 @@ def arguments(payload: bytes, least: int, most: int | None = None) -> list[bytes
     """The NUL-terminated strings; bytes after the last NUL do not count."""
     strings = payload.split(b"\0")[:-1]
     if len(strings) < least or (most is not None and len(strings) > most):
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     return strings
 
 
 def parse_domid(text: bytes) -> int:
     if not re.fullmatch(rb"[0-9]*", text) or int(text or b"0") > 65535:
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     return int(text or b"0")
 
 
@@ -216,7 +216,7 @@ def parse_lenient(text: bytes) -> int:
 def parse_entry(text: bytes) -> Entry:
     letter, number = text[:1].decode("latin-1"), text[1:]
     if letter not in ("n", "r", "w", "b"):
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     if re.fullmatch(rb"0[xX][0-9a-fA-F]+", number):
         domid = int(number, 16)
     elif re.fullmatch(rb"0[0-7]*", number):
@@ -224,9 +224,9 @@ def parse_entry(text: bytes) -> Entry:
     elif re.fullmatch(rb"[1-9][0-9]*", number):
         domid = int(number)
     else:
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     if domid > 65535:
-        raise Failure("EINVAL")
+        raise RequestError("EINVAL")
     return Entry(letter, domid)
 
 

@@ -16,13 +16,22 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 import model
 import pytest
-from conftest import engine_is_built
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from model_tree import Op, Perms, Tree, below, children
-from world import Client, EngineWorld, ModelLink, ModelWorld, Msg, Packet, World, strings
+from world import (
+    Client,
+    EngineWorld,
+    ModelLink,
+    ModelWorld,
+    Msg,
+    Packet,
+    World,
+    engine_is_built,
+    strings,
+)
 
-EXAMPLES = int(os.environ.get("XSD_ORACLE_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("XSD_ORACLE_EXAMPLES", "600"))
 SEED = int(os.environ.get("XSD_ORACLE_SEED", "0"))
 STEPS = 40
 
@@ -136,7 +145,9 @@ other_requests = st.one_of(
     request(Msg.RESUME, domids.map(terminated)),
     request(Msg.SET_TARGET, st.builds(strings, domids, domids)),
     request(Msg.GET_FEATURE, st.one_of(st.just(b""), domids.map(terminated))),
-    request(Msg.SET_FEATURE, st.builds(strings, domids, st.sampled_from([b"7", b"15", b"16"]))),
+    request(
+        Msg.SET_FEATURE, st.builds(strings, domids, st.sampled_from([b"3", b"7", b"15", b"16"]))
+    ),
     request(Msg.GET_QUOTA, st.builds(strings, domids, quotas.map(lambda quota: quota[0]))),
     request(Msg.CONTROL, st.sampled_from([b"", b"help\0"])),
     request(Msg.RESET_WATCHES, st.just(b"\0")),
@@ -291,7 +302,9 @@ class Duel(RuleBasedStateMachine):
 
     @rule(
         burst=st.lists(
-            st.tuples(st.sampled_from(CLIENTS), tree_requests | watch_requests), max_size=6
+            st.tuples(st.sampled_from(CLIENTS), tree_requests | watch_requests),
+            min_size=1,
+            max_size=6,
         ),
         pauses=st.lists(st.sampled_from([0.0, 9.0, 25.0]), min_size=6, max_size=6),
     )
@@ -365,6 +378,7 @@ def duel(other: Callable[[], World], examples: int, phases: tuple[Phase, ...]) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not engine_is_built(), reason="the engine is not built")
 def test_the_engine_answers_as_the_oracle() -> None:
     """Replies, events, tree, counts are equal after every step."""
@@ -435,6 +449,7 @@ def keep_old_events(oracle: model.Model) -> None:
     oracle.advance = lambda nanoseconds: None  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plant",
     [

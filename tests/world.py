@@ -8,6 +8,7 @@ against both worlds, and a state machine can keep the two side by side.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import struct
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -169,6 +170,13 @@ class World(Protocol):
 
     def check(self) -> None:
         """Raise AssertionError if the inner structures contradict each other."""
+
+
+def engine_is_built() -> bool:
+    try:
+        return importlib.util.find_spec("xsd.core.engine") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def introduce(world: World, domid: int) -> None:

@@ -176,11 +176,8 @@ def test_every_byte_in_a_path(op: Op, bad: Peer, neighbour: Neighbour) -> None:
     refused = set()
     for byte in range(256):
         path = b"/bytes/x" + bytes([byte]) + b"y"
-        answer = bad.ask(op, PATH_OPS[op] % path)
-        if answer == "EINVAL":
+        if bad.ask(op, PATH_OPS[op] % path) == "EINVAL":
             refused.add(byte)
-        else:
-            assert answer == (b"" if op == Op.READ and byte == 0 else answer)
     # With a NUL in its path a WRITE has a shorter path and a longer value, others too many
     # strings; for a WATCH they are a path, a token and a depth.
     short = set() if op in (Op.WRITE, Op.WATCH) else {0}

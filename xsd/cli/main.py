@@ -17,6 +17,7 @@ Usage: xsd COMMAND [argument ...]
 
 The daemon:
   daemon       run xenstored; 'xsd daemon --help' lists its options
+  demo         run one in a directory of its own and show what it does
 
 The tools, each with its own --help:
 {tools}
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if program != _DROP_IN:
             if name == "daemon":
                 return _daemon(rest)
+            if name == "demo":
+                return int(import_module(f"{__package__}.demo").run(rest))
             if name.startswith("-") or name == "help":
                 return _about_itself(program, name, rest)
     tool = catalogue.find(name)

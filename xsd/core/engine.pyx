@@ -213,7 +213,8 @@ cdef void misframed(Conn *c) noexcept nogil:
 
 cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
     """Where to read a connection's next bytes into; what is half read stands before it."""
-    memcpy(c.core.rx, c.inp, c.inp_len)
+    if c.inp_len > 0:
+        memcpy(c.core.rx, c.inp, c.inp_len)
     room[0] = RX_SIZE - c.inp_len
     return c.core.rx + c.inp_len
 

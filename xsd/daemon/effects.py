@@ -7,6 +7,7 @@ failure of one of these is the answer to one request, never more.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xsd.daemon.control import ControlError, ControlRegistry
@@ -30,6 +31,8 @@ class Effects:
         self._control = control
         self._clock = clock
         host.listen(self)
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the engine was told something from outside of a turn."""
 
     def run(self) -> None:
         """Carries out all effects that are waiting."""
@@ -73,8 +76,10 @@ class Effects:
         """A domain is gone."""
         _logger.info("domain %d is gone", domid)
         self._engine.domain_died(self._clock(), domid)
+        self.changed()
 
     def domain_shutdown(self, domid: int) -> None:
         """A domain has shut down."""
         _logger.info("domain %d has shut down", domid)
         self._engine.domain_shutdown(self._clock(), domid)
+        self.changed()

@@ -105,6 +105,7 @@ class Daemon:
         self._effects = Effects(self._engine, host, control, time.monotonic_ns)
         self._sockets = Sockets(self._engine, self._loop, self._effects.run, self._settled,
                                 settings.xen.store_domid)
+        self._effects.changed = self._sockets.settle
 
     def run(self, readiness: process.Readiness) -> int:
         """Serves until told to stop; returns the exit status."""

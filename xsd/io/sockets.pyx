@@ -25,6 +25,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty, next_runnable
 from xsd.core.cxs cimport xs_outq_bytes
+from xsd.core.effects cimport effect_next
 from xsd.core.engine cimport Engine, engine_received, engine_rx_space
 from xsd.core.types cimport (
     CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK)
@@ -54,6 +55,7 @@ cdef enum:
     BROKEN = 1 << 16    # beside the RX_ bits: the peer has gone
     STUCK = 1 << 17     # not everything could be written
     FULL = 1 << 18      # more waits than the limit allows
+    ENDED = 1 << 19     # the peer sends no more, but is not done with yet
     ACCEPT_PAUSE_S = 1  # after descriptors ran out
 
 _log = logging.getLogger("xsd.io")
@@ -90,7 +92,10 @@ cdef int serve(Conn *c, int fd, bint stuck) noexcept nogil:
     cdef ssize_t n = recv(fd, into, room, MSG_DONTWAIT)
     cdef int flags
     if n == 0:
-        flush(c, fd)
+        # A peer may stop sending and still want what it asked for.
+        flags = 0 if stuck else flush(c, fd)
+        if c.runnable or stuck or flags == STUCK:
+            return flags | ENDED
         return BROKEN
     if n < 0:
         if c_errno == EAGAIN or c_errno == EINTR:
@@ -119,6 +124,7 @@ cdef class Sockets:
     cdef dict ids          # descriptor -> connection id
     cdef set unread        # descriptors that are not watched for input
     cdef set stuck         # descriptors that are watched for room
+    cdef set ended         # descriptors whose peers send no more
     cdef bint scheduled
     cdef object timer
     cdef object listening
@@ -135,6 +141,7 @@ cdef class Sockets:
         self.ids = {}
         self.unread = set()
         self.stuck = set()
+        self.ended = set()
 
     # -- coming and going
 
@@ -192,6 +199,7 @@ cdef class Sockets:
             self.loop.remove_writer(fd)
         self.unread.discard(fd)
         self.stuck.discard(fd)
+        self.ended.discard(fd)
         c_close(fd)
         self.engine.close(now_ns(), id)
         if why is not None:
@@ -226,8 +234,8 @@ cdef class Sockets:
             flags = serve(c, fd, stuck)
         if flags == 0:
             return
-        if flags == RX_DIRTY and c.dirty and self.engine.core.dirty_first == c \
-                and c.dirty_next == NULL:
+        if (flags == RX_DIRTY and self.engine.core.dirty_first == c and c.dirty_next == NULL
+                and self.engine.core.access_len == 0):
             next_dirty(self.engine.core)  # only itself, and written already
             return
         self.after(c, fd, flags)
@@ -245,12 +253,12 @@ cdef class Sockets:
             if flags & STUCK and fd not in self.stuck:
                 self.stuck.add(fd)
                 self.loop.add_writer(fd, self._writable, fd)
-            if flags & RX_PAUSE and fd not in self.unread:
+            if flags & ENDED:
+                self.ended.add(fd)
+            if flags & (RX_PAUSE | ENDED) and fd not in self.unread:
                 self.unread.add(fd)
                 self.loop.remove_reader(fd)
-        if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self._settle)
+        self.settle()
 
     def _writable(self, int fd):
         cdef Conn *c = conn_get(self.engine.core, self.ids[fd])
@@ -263,9 +271,13 @@ cdef class Sockets:
         elif not flags:
             self.stuck.discard(fd)
             self.loop.remove_writer(fd)
-        if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self._settle)
+            self.bury(fd, c)
+        self.settle()
+
+    cdef bury(self, int fd, Conn *c):
+        """Closes a connection whose peer has ended, once it has got everything."""
+        if fd in self.ended and fd not in self.stuck and not c.runnable and not c.paused:
+            self.close(fd, None)
 
     # -- once a turn
 
@@ -281,6 +293,8 @@ cdef class Sockets:
         self.run_paused()
         self.write_dirty()
         self.arm()
+        if effect_next(self.engine.core) != NULL:
+            self.settle()
         if self.settled is not None:
             self.settled()
 
@@ -327,10 +341,12 @@ cdef class Sockets:
                 if fd not in self.stuck:
                     with nogil:
                         flags |= flush(c, fd)
-                if not flags & RX_PAUSE and fd in self.unread:
+                if not flags & RX_PAUSE and fd in self.unread and fd not in self.ended:
                     self.unread.discard(fd)
                     self.loop.add_reader(fd, self._readable, fd)
                 self.after(c, fd, flags)
+                if fd in self.ended:
+                    self.bury(fd, c)
             if done:
                 return
 
