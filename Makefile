@@ -61,7 +61,7 @@ ASAN := XSD_FLAVOUR=asan PYTHONPATH=build/asan/lib \
 
 asan: build build/.asan ## the test suite on a build with address and UB sanitizers
 	@$(ASAN) PYTHONPATH=$(CURDIR)/build/asan/lib $(BIN)/python -P -m pytest \
-		-o pythonpath="build/asan/lib . tests tests/cli" -p no:cacheprovider $(ARGS)
+		-o pythonpath="build/asan/lib . tests tests/cli tests/house" -p no:cacheprovider $(ARGS)
 
 annotate: $(VENV)/.ready ## write what Cython makes of each line, as HTML
 	@mkdir -p build/annotate/cython

@@ -19,8 +19,8 @@ static uint32_t next_cap(uint32_t count)
     return caps[i];
 }
 
-/* A node inside a slot: itself, or the first one of the block. */
-static const struct xs_node *first_node(const struct xs_dir *d, uint32_t index)
+/* The first leaf slot inside an inner block's slot. */
+static const struct xs_slot *first_slot(const struct xs_dir *d, uint32_t index)
 {
     uint32_t level = d->level;
 
@@ -28,7 +28,7 @@ static const struct xs_node *first_node(const struct xs_dir *d, uint32_t index)
         d = d->slot[index].dir;
         index = 0;
     }
-    return d->slot[index].node;
+    return &d->slot[index];
 }
 
 /* Order of the names behind equal keys. */
@@ -86,8 +86,11 @@ static uint32_t inner_index(const struct xs_dir *d, const struct xs_name *name)
         uint32_t mid = (lo + hi) / 2;
         bool below = d->slot[mid].key < name->key;
 
-        if (d->slot[mid].key == name->key)
-            below = compare_rest(name, first_node(d, mid)) >= 0;
+        if (d->slot[mid].key == name->key) {
+            const struct xs_slot *first = first_slot(d, mid);
+            /* The name that gave the bound may have gone, and its key with it. */
+            below = first->key == name->key && compare_rest(name, first->node) >= 0;
+        }
         if (below)
             lo = mid + 1;
         else
@@ -345,9 +348,9 @@ void xs_dir_insert(struct xs_dir_step *last, const struct xs_name *name, struct 
 static void narrow(struct xs_tree *t, struct xs_dir **link)
 {
     struct xs_dir *d = *link;
-    uint32_t cap = next_cap(d->count * 2u);
+    uint32_t cap;
 
-    if (d->count * 4u > d->cap || cap >= d->cap)
+    if (d->count * 4u > d->cap || (cap = next_cap(d->count * 2u)) >= d->cap)
         return;
     d = xs_mem_resize(t->mem, &t->account, d, xs_dir_size(d->cap), xs_dir_size(cap));
     if (d == NULL)
@@ -474,12 +477,9 @@ bool xs_dir_check(const struct xs_dir *d, uint32_t dir_len)
         }
         if (s->dir->level > 0) {
             struct xs_dir *c = s->dir->slot[i].dir;
-            const struct xs_node *n = first_node(s->dir, i);
-            char name[8 + XS_PATH_PAD] = {0};
 
-            memcpy(name, n->data, n->name_len < 8 ? n->name_len : 8);
             if (c->level + 1 != s->dir->level || !block_check(c, dir_len) ||
-                (i > 0 && s->dir->slot[i].key > xs_name_key(name, n->name_len)))
+                (i > 0 && s->dir->slot[i].key > first_slot(s->dir, i)->key))
                 return false;
             depth++;
             stack[depth].dir = c;
@@ -488,11 +488,16 @@ bool xs_dir_check(const struct xs_dir *d, uint32_t dir_len)
         }
 
         const struct xs_node *n = s->dir->slot[i].node;
+        struct xs_name name = {n->data, n->name_len, 0, s->dir->slot[i].key};
+        char padded[8] = {0};
         uint32_t len = prev == NULL                   ? 0
                        : prev->name_len < n->name_len ? prev->name_len
                                                       : n->name_len;
-        int c = prev == NULL ? -1 : memcmp(prev->data, n->data, len);
-        if (n->refs == 0 || c > 0 || (c == 0 && prev->name_len >= n->name_len))
+        int order = prev == NULL ? -1 : memcmp(prev->data, n->data, len);
+
+        memcpy(padded, n->data, n->name_len < 8 ? n->name_len : 8);
+        if (n->refs == 0 || order > 0 || (order == 0 && prev->name_len >= n->name_len) ||
+            name.key != xs_name_key(padded, n->name_len) || xs_dir_find(d, &name) != n)
             return false;
         prev = n;
     }

@@ -216,7 +216,8 @@ class Model:
             reply = Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
         self.queue(connection, reply)
         if connection.first_event is not None:
-            self.queue_event(connection, connection.first_event)
+            # Every watch gets it, even if one like it still waits.
+            self.queue(connection, Packet(Msg.WATCH_EVENT, 0, 0, connection.first_event))
             connection.first_event = None
 
     def domain_died(self, domid: int) -> None:

@@ -35,8 +35,15 @@ class Peer:
 
     def __init__(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # With a timeout of Python's a connect would not wait when the listening queue is full.
+        bound = struct.pack("ll", int(SECONDS), 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
+        try:
+            self.sock.connect(path)
+        except BaseException:
+            self.sock.close()
+            raise
         self.sock.settimeout(SECONDS)
-        self.sock.connect(path)
         self.events: list[tuple[bytes, ...]] = []
         self._ids = 0
 

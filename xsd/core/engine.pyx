@@ -144,7 +144,10 @@ cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
                 return rc
     if not xs_wire_check(op, p, h.len, &strings):
         return XS_EINVAL
-    return dispatch(c, h, tx, p, strings)
+    rc = dispatch(c, h, tx, p, strings)
+    if rc == RC_WAIT and tx != NULL:
+        tx.requests -= 1 # it comes again, and is one request
+    return rc
 
 
 cdef void record(Core *core, Conn *c, const xs_header *h, const char *p, int rc) noexcept nogil:

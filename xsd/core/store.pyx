@@ -181,10 +181,9 @@ cdef int events_of(Conn *c, unsigned op, const xs_found *f, const xs_perms *perm
     """Prepares the events of one change of the live tree, before it is made."""
     cdef Core *core = c.core
     cdef const xs_perms *parent
-    cdef xs_found root
     cdef int rc
-    if core.watches.watch_count == 0:
-        return XS_OK
+    if core.watches.watch_count == 0 or xs_path_is_special(&core.path):
+        return XS_OK # setting the permissions of a special node is no coming or going
     if op == XS_OP_RM:
         rc = events_below(core, core.top, &core.path, NULL)
         if rc != XS_OK:
@@ -198,10 +197,6 @@ cdef int events_of(Conn *c, unsigned op, const xs_found *f, const xs_perms *perm
             parent = f.near.perms
         return events_for_path(core, &core.path, core.path.buf, perms, parent, NULL, NULL)
     parent = f.parent.perms
-    if xs_path_is_special(&core.path):
-        xs_path_set(&core.other, b"/", 1)
-        xs_tree_find(core.top, &core.other, &root)
-        parent = root.node.perms
     if op == XS_OP_SET_PERMS:
         return events_for_path(core, &core.path, core.path.buf, perms, parent, f.node.perms,
                                NULL)

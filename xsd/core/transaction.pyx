@@ -388,9 +388,9 @@ cdef int commit(Conn *c, Tx *tx) noexcept nogil:
         return XS_EAGAIN
     if quota_prepare_delta(core, tx) != XS_OK:
         return XS_ENOMEM
+    if over_quota(c, tx):
+        return XS_ENOSPC
     if core.top == tx.base:
-        if over_quota(c, tx):
-            return XS_ENOSPC
         fresh = xs_tree_share(tx.top)
         rc = tx_install(core, tx, fresh, c, NULL)
         if rc != XS_OK:

@@ -26,7 +26,11 @@ from xsd.core.quota cimport quota_allows, quota_applies, quota_memory, quota_not
 from xsd.core.store cimport path_of
 from xsd.core.transaction cimport tx_abort_all
 from xsd.core.types cimport (
-    Conn, Core, Domain, Pending, Q_MEMORY, Q_WATCHES, Q_WATCH_EVENTS)
+    CONN_RING, Conn, Core, Domain, Pending, Q_MEMORY, Q_WATCHES, Q_WATCH_EVENTS)
+
+
+cdef enum:
+    FEATURE_DEPTH = 4 # of a ring: a watch may have a depth
 
 
 # ---- preparing ---------------------------------------------------------------------
@@ -139,18 +143,6 @@ cdef int events_below(Core *core, xs_node *old, const xs_path *path,
     return rc
 
 
-cdef const xs_perms *parent_perms(xs_node *top, const xs_path *path,
-                                  const xs_found *found) noexcept nogil:
-    """Permissions of the parent; special nodes count as children of the root."""
-    cdef xs_path root
-    cdef xs_found f
-    if not xs_path_is_special(path):
-        return found.parent.perms
-    xs_path_set(&root, b"/", 1)
-    xs_tree_find(top, &root, &f)
-    return f.node.perms
-
-
 cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog *log,
                         const Conn *skip) noexcept nogil:
     """Events of a series of changes that led from one tree to another, in their order.
@@ -166,6 +158,9 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
     rec = xs_oplog_next(log, NULL)
     while rec != NULL and rc == XS_OK:
         xs_path_set(&core.path, rec.data, rec.path_len)
+        if xs_path_is_special(&core.path):
+            rec = xs_oplog_next(log, rec)
+            continue # setting the permissions of a special node is no coming or going
         if rec.op == XS_OP_RM:
             rc = events_below(core, old, &core.path, skip)
         xs_tree_find(fresh, &core.path, &now)
@@ -177,10 +172,10 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
             if rec.op == XS_OP_SET_PERMS and was.node != NULL:
                 before = was.node.perms
             rc = events_for_path(core, &core.path, rec.data, now.node.perms,
-                                 parent_perms(fresh, &core.path, &now), before, skip)
+                                 now.parent.perms, before, skip)
         elif was.node != NULL:
             rc = events_for_path(core, &core.path, rec.data, was.node.perms,
-                                 parent_perms(old, &core.path, &was), NULL, skip)
+                                 was.parent.perms, NULL, skip)
         rec = xs_oplog_next(log, rec)
     return rc
 
@@ -234,8 +229,12 @@ cdef int prepare_special(Core *core, xs_watch *watch, int64_t domid) noexcept no
     """Prepares an event whose path is the watched one, or one name more."""
     cdef size_t before = core.pending_count
     cdef bint longer = domid >= 0
-    # A domid is written into the event when it is published: a slash, up to five digits.
-    cdef int rc = prepare(core, watch, watch.data, watch.path_len + (6 if longer else 0), True)
+    cdef char text[24]
+    cdef uint32_t len = watch.path_len
+    cdef int rc
+    if longer: # a slash and the digits, written into the event when it is published
+        len += <uint32_t>xs_wire_put_number(text, <uint64_t>domid)
+    rc = prepare(core, watch, watch.data, len, True)
     if longer and core.pending_count > before:
         core.pending[before].domid = domid
     return rc
@@ -243,7 +242,7 @@ cdef int prepare_special(Core *core, xs_watch *watch, int64_t domid) noexcept no
 
 # ---- publishing --------------------------------------------------------------------
 
-cdef void publish_one(Core *core, Pending *p, Conn *requester) noexcept nogil:
+cdef void publish_one(Core *core, Pending *p, Conn *requester, bint merge) noexcept nogil:
     cdef Conn *c = p.conn
     cdef uint64_t hash
     cdef char text[64]
@@ -258,7 +257,7 @@ cdef void publish_one(Core *core, Pending *p, Conn *requester) noexcept nogil:
         path = text
     same = xs_outq_has_event(&c.out, path, len, xs_watch_token(p.watch), p.watch.token_len,
                              &hash)
-    if same and not p.special:
+    if same and merge and not p.special:
         core.events_merged += 1
         return
     if requester != NULL and requester.cause != NULL:
@@ -280,7 +279,7 @@ cdef void events_publish(Core *core, Conn *requester) noexcept nogil:
     """Queues all prepared events. They count as the requester's until they are fetched."""
     cdef size_t i
     for i in range(core.pending_count):
-        publish_one(core, &core.pending[i], requester)
+        publish_one(core, &core.pending[i], requester, True)
     for i in range(core.pending_count):
         if core.pending[i].conn != requester:
             xs_outq_release(&core.pending[i].conn.out)
@@ -339,6 +338,8 @@ cdef int op_watch(Conn *c, const xs_header *h, const char *p, uint32_t strings) 
     if rc != XS_OK:
         return rc
     if strings > 2:
+        if c.kind == CONN_RING and not d.features & FEATURE_DEPTH:
+            return XS_EINVAL
         n = xs_wire_next(&p, &number)
         depth = xs_wire_number(number, n)
         if depth < 0:
@@ -369,7 +370,7 @@ cdef int op_watch(Conn *c, const xs_header *h, const char *p, uint32_t strings) 
 
 
 cdef void put_first_event(Conn *c, xs_watch *watch) noexcept nogil:
-    """The event every new watch gets. It is nobody's fault: it has no cause."""
+    """The event every new watch gets, even if one like it waits. It has no cause."""
     cdef Core *core = c.core
     cdef Pending first
     first.watch = watch
@@ -378,7 +379,7 @@ cdef void put_first_event(Conn *c, xs_watch *watch) noexcept nogil:
     first.path_len = watch.path_len
     first.special = watch.data[0] == b'@'
     first.domid = -1
-    publish_one(core, &first, NULL)
+    publish_one(core, &first, NULL, False)
 
 
 cdef int op_unwatch(Conn *c, const xs_header *h, const char *p) noexcept nogil:
