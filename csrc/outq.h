@@ -83,6 +83,15 @@ bool xs_outq_has_event(const struct xs_outq *q, const char *path, size_t path_le
 void xs_outq_put_event(struct xs_outq *q, const char *path, size_t path_len, const char *token,
                        size_t token_len, uint64_t hash, int64_t now_ns, void *cause);
 
+/* The message queued last, header and all. There must be one. */
+static inline const char *xs_outq_last(const struct xs_outq *q, size_t *len)
+{
+    const struct xs_outmsg *msg = &q->msgs[q->last - 1];
+
+    *len = msg->len;
+    return q->buf + (msg->start - q->origin);
+}
+
 /* The first n waiting bytes have been sent. */
 void xs_outq_sent(struct xs_outq *q, struct xs_mem *m, struct xs_account *who, size_t n,
                   xs_outq_gone *gone, void *context);

@@ -5,10 +5,11 @@
  * there. Entries stand behind each other in one array; a table of offsets finds them by
  * hash. At commit the set is gone through in order of first look.
  *
- * xs_oplog: the changes a transaction has made, in order, to be made again on the live
- * tree. Records stand behind each other, padded to eight bytes:
+ * xs_oplog: the requests a transaction has sent, with a digest of what each was answered,
+ * to be asked again; and the changes it has made, to be made again. Records stand in order,
+ * behind each other, padded to eight bytes:
  *
- *      | size | op | path_len | data_len | path | data |
+ *      | size | op | path_len | data_len | answer | path | data |
  *
  * Both only grow and are freed as a whole. Appending is amortised O(bytes).
  */
@@ -54,7 +55,7 @@ struct xs_oprec {
     uint16_t op;
     uint16_t path_len;
     uint32_t data_len;
-    uint32_t flags;
+    uint64_t answer; /* digest of the reply; 0 for changes */
     char data[]; /* path, then data */
 };
 
@@ -66,8 +67,11 @@ struct xs_oplog {
 
 /* Appends a record. 0 or XS_ENOMEM. */
 int xs_oplog_add(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who, unsigned op,
-                 unsigned flags, const char *path, size_t path_len, const void *data,
+                 uint64_t answer, const char *path, size_t path_len, const void *data,
                  size_t data_len);
+/* Makes room for one record, so that adding it cannot fail. 0 or XS_ENOMEM. */
+int xs_oplog_reserve(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who,
+                     size_t path_len, size_t data_len);
 /* Takes the last record back; `mark` is what log->len was before it. */
 static inline void xs_oplog_undo(struct xs_oplog *log, size_t mark)
 {

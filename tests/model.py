@@ -60,12 +60,28 @@ from model_tree import (
 )
 
 
+TREE_TYPES = frozenset(
+    {
+        Msg.READ,
+        Msg.WRITE,
+        Msg.MKDIR,
+        Msg.RM,
+        Msg.DIRECTORY,
+        Msg.DIRECTORY_PART,
+        Msg.GET_PERMS,
+        Msg.SET_PERMS,
+    }
+)
+"""What a transaction keeps, to be asked again at its commit."""
+
+
 @dataclass(slots=True)
 class Transaction:
-    """A snapshot, the changed copy of it, what was changed and what was looked at."""
+    """A snapshot, the changed copy of it, what was asked, changed and looked at."""
 
     base: Tree
     view: Tree
+    asked: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     log: list[Op] = field(default_factory=list)
     seen_self: set[bytes] = field(default_factory=set)
     seen_kids: set[bytes] = field(default_factory=set)
@@ -74,6 +90,14 @@ class Transaction:
     requests: int = 0
     poisoned: bool = False
     doomed: bool = False
+
+
+def timeless(reply: Packet) -> bytes:
+    """What a reply says, without the number in a part of a directory that tells when."""
+    said = reply.payload
+    if reply.type == Msg.DIRECTORY_PART:
+        said = said.partition(b"\0")[2]
+    return bytes([reply.type]) + said
 
 
 @dataclass(slots=True)
@@ -207,18 +231,39 @@ class Model:
             self.misframed(connection)
             return
         self.count_waiting()
-        try:
-            answer = self.serve(connection, kind, tx_id, payload)
-            if len(answer) > PAYLOAD_MAX:
-                raise RequestError("E2BIG")
-            reply = Packet(kind, req_id, tx_id, answer)
-        except RequestError as failure:
-            reply = Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
+        transaction = connection.transactions.get(tx_id)
+        reply = self.reply(connection, kind, req_id, tx_id, payload)
+        if transaction and kind in TREE_TYPES and not transaction.poisoned:
+            transaction.asked.append((kind, payload, timeless(reply)))
         self.queue(connection, reply)
         if connection.first_event is not None:
             # Every watch gets it, even if one like it still waits.
             self.queue(connection, Packet(Msg.WATCH_EVENT, 0, 0, connection.first_event))
             connection.first_event = None
+
+    def reply(
+        self, connection: Connection, kind: int, req_id: int, tx_id: int, payload: bytes
+    ) -> Packet:
+        try:
+            answer = self.serve(connection, kind, tx_id, payload)
+            if len(answer) > PAYLOAD_MAX:
+                raise RequestError("E2BIG")
+            return Packet(kind, req_id, tx_id, answer)
+        except RequestError as failure:
+            return Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
+
+    def replay(self, connection: Connection, transaction: Transaction) -> Transaction | None:
+        """The same requests asked on the live tree; None if any is answered otherwise."""
+        again = Transaction(dict(self.live), dict(self.live))
+        saved = connection.transactions
+        connection.transactions = {1: again}
+        try:
+            for kind, payload, answer in transaction.asked:
+                if timeless(self.reply(connection, kind, 0, 1, payload)) != answer:
+                    return None
+        finally:
+            connection.transactions = saved
+        return again
 
     def domain_died(self, domid: int) -> None:
         """The hypervisor no longer knows the domain."""
@@ -758,21 +803,36 @@ class Model:
             raise RequestError("ENOMEM")
         if not transaction.log:
             return
-        base, view, before = transaction.base, transaction.view, self.live
+        if transaction.doomed:
+            raise RequestError("EAGAIN")
+        before = self.live
+        self.check_rises(connection, transaction)
+        again = self.replay(connection, transaction)
+        if self.conflicts(transaction):
+            # Something that was seen has moved: what counts is whether it would be answered
+            # otherwise now.
+            if again is None:
+                raise RequestError("EAGAIN")
+            self.check_rises(connection, again)
+            transaction = again
+        else:
+            assert again is not None, "stamps say that nothing has moved, and yet it has"
+        after = dict(before)
+        for op in transaction.log:
+            self.apply(after, op)
+        self.live = after
+        for op in transaction.log:
+            self.fire(op, before, after, transaction.base)
+
+    def check_rises(self, connection: Connection, transaction: Transaction) -> None:
+        """No domain may get more nodes than its quota; a guest's commits are tested."""
+        base, view = transaction.base, transaction.view
         if connection.kind == RING and not self.privileged(connection):
             for domid in {node.owner for node in view.values()} - {self.priv_domid}:
                 rises = count_nodes(view, domid) > count_nodes(base, domid)
                 limit = self.domain(domid).quotas["nodes"]
                 if rises and exceeds(self.projected(base, view, domid), limit):
                     raise RequestError("ENOSPC")
-        if transaction.doomed or self.conflicts(transaction):
-            raise RequestError("EAGAIN")
-        after = dict(before)
-        for op in transaction.log:
-            self.apply(after, op)
-        self.live = after
-        for op in transaction.log:
-            self.fire(op, before, after, base)
 
     # --- domains ----------------------------------------------------------------------------
 

@@ -14,13 +14,15 @@ from xsd.core.cxs cimport (
     XS_DOMID_INVALID, XS_E2BIG, XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_ERROR, XS_PAYLOAD_MAX,
     xs_error_name, xs_header, xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_resize,
     xs_mem_zalloc, xs_outmsg, xs_outq_bytes, xs_outq_clear, xs_outq_free, xs_outq_put,
-    xs_outq_release, xs_outq_reserve, xs_outq_sent, xs_watches_remove, xs_wire_put_number)
+    xs_outq_release, xs_outq_reserve, xs_outq_sent, xs_pathset_free, xs_watches_remove, xs_wire_put_number)
+from xsd.core.credit cimport credit_paused
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effects_forget
 from xsd.core.quota cimport quota_allows, quota_applies, quota_memory, quota_note
 from xsd.core.transaction cimport tx_abort_all
 from xsd.core.types cimport (
-    CONN_SOCKET, Cause, Conn, Core, Domain, Q_MEMORY, Q_OUTSTANDING, Q_WATCHES)
+    CONN_RING, CONN_SOCKET, Cause, Conn, Core, Domain, Q_MEMORY, Q_OUTSTANDING, Q_WATCHES)
+from xsd.core.writerate cimport write_rate_waits
 
 cdef enum:
     # Output waiting on a socket beyond which its requests are no longer read.
@@ -97,6 +99,7 @@ cdef void conn_reset(Conn *c) noexcept nogil:
     """Forgets watches, transactions, queued output and partial input."""
     conn_reset_watches(c)
     tx_abort_all(c)
+    c.failures = 0
     xs_outq_clear(&c.out, message_gone, c)
     xs_mem_free(&c.core.mem, &c.dom.account, c.inp, c.inp_cap)
     c.inp = NULL
@@ -129,6 +132,11 @@ cdef void unlink_lists(Conn *c) noexcept nogil:
         link[0] = c.run_next
         if core.run_last == c:
             core.run_last = prev
+    if c.held:
+        link = &core.held
+        while link[0] != c:
+            link = &link[0].held_next
+        link[0] = c.held_next
     if c.aging:
         link = &core.aging
         while link[0] != c:
@@ -148,6 +156,7 @@ cdef void conn_close(Conn *c) noexcept nogil:
         cause = cause.next
         d.outstanding -= 1
     unlink_lists(c)
+    xs_pathset_free(&c.foreseen, &core.mem, &d.account)
     xs_outq_free(&c.out, &core.mem, &d.account)
     core.conns[c.id] = NULL
     core.free_ids[core.free_count] = c.id
@@ -187,7 +196,10 @@ cdef Conn *next_dirty(Core *core) noexcept nogil:
 cdef bint conn_blocked(Conn *c) noexcept nogil:
     """Whether its requests must wait."""
     cdef Domain *d = c.dom
-    if c.waiting != 0 or c.ignored or c.closing:
+    if c.waiting != 0 or c.ignored or c.closing or c.held:
+        return True
+    if c.kind == CONN_RING and not c.privileged and (
+            credit_paused(c.core, d) or write_rate_waits(c)):
         return True
     if quota_applies(c):
         return ((d.hard[Q_OUTSTANDING] != 0 and d.outstanding >= d.hard[Q_OUTSTANDING])

@@ -171,6 +171,7 @@ cdef extern from "trie.h" nogil:
         xs_node *node
         xs_node *parent
         uint32_t created
+        int64_t nodes
         xs_name name
     struct xs_tree:
         xs_permtab perms
@@ -235,6 +236,7 @@ cdef extern from "watchtrie.h" nogil:
         char *path
     struct xs_watches:
         void *points
+        uint64_t seed
         size_t watch_count
         xs_account account
     int xs_watches_init(xs_watches *w, xs_mem *mem, uint64_t seed)
@@ -279,6 +281,7 @@ cdef extern from "outq.h" nogil:
                            const char *token, size_t token_len, uint64_t *hash)
     void xs_outq_put_event(xs_outq *q, const char *path, size_t path_len, const char *token,
                            size_t token_len, uint64_t hash, int64_t now_ns, void *cause)
+    const char *xs_outq_last(const xs_outq *q, size_t *len)
     void xs_outq_sent(xs_outq *q, xs_mem *m, xs_account *who, size_t n, xs_outq_gone gone,
                       void *context)
     void xs_outq_expire(xs_outq *q, int64_t before_ns, xs_outq_gone gone, void *context)
@@ -306,13 +309,46 @@ cdef extern from "pathset.h" nogil:
         uint16_t op
         uint16_t path_len
         uint32_t data_len
-        uint32_t flags
+        uint64_t answer
         char *data
     struct xs_oplog:
         size_t len
         size_t count
-    int xs_oplog_add(xs_oplog *log, xs_mem *m, xs_account *who, unsigned op, unsigned flags,
+    int xs_oplog_add(xs_oplog *log, xs_mem *m, xs_account *who, unsigned op, uint64_t answer,
                      const char *path, size_t path_len, const void *data, size_t data_len)
+    int xs_oplog_reserve(xs_oplog *log, xs_mem *m, xs_account *who, size_t path_len,
+                         size_t data_len)
     void xs_oplog_undo(xs_oplog *log, size_t mark)
     void xs_oplog_free(xs_oplog *log, xs_mem *m, xs_account *who)
     const xs_oprec *xs_oplog_next(const xs_oplog *log, const xs_oprec *prev)
+
+cdef extern from "history.h" nogil:
+    struct xs_author:
+        uint64_t stamp
+        uint64_t owner
+        int64_t when_ns
+        uint32_t conn
+        uint32_t domid
+        uint32_t tx
+    struct xs_commit:
+        xs_commit *older
+        xs_commit *newer
+        uint64_t number
+        xs_author author
+        xs_node *before
+        xs_node *after
+    struct xs_history:
+        xs_tree *tree
+        xs_commit *oldest
+        xs_commit *newest
+        size_t count
+        uint64_t number
+        xs_account account
+    void xs_history_init(xs_history *h, xs_tree *tree)
+    void xs_history_destroy(xs_history *h)
+    int xs_history_reserve(xs_history *h)
+    void xs_history_count(xs_history *h, const xs_author *author)
+    void xs_history_record(xs_history *h, const xs_author *author, xs_node *before,
+                           xs_node *after)
+    void xs_history_forget(xs_history *h, uint64_t number)
+    const xs_author *xs_history_author(const xs_history *h, uint64_t stamp)

@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from xsd.core.cxs cimport xs_mem_free, xs_mem_zalloc
+from xsd.core.credit cimport credit_welcome
 from xsd.core.types cimport Core, Domain
 
 cdef enum:
@@ -26,6 +27,7 @@ cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
         return NULL
     d.domid = domid
     d.features = FEATURES_OFFERED
+    credit_welcome(core, d)
     memcpy(d.hard, core.hard, sizeof(d.hard))
     memcpy(d.soft, core.soft, sizeof(d.soft))
     d.next = core.domain_list

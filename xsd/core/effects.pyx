@@ -7,11 +7,12 @@ Until then the connection waits and everybody else goes on. Effects that nobody 
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from xsd.core.cxs cimport xs_mem_alloc, xs_mem_free, xs_mem_zalloc
 from xsd.core.types cimport (
-    Conn, Core, EFFECT_NOTICE, EFFECT_RELEASE, Effect)
+    Conn, Core, EFFECT_LOG, EFFECT_NOTICE, EFFECT_RELEASE, Effect)
 
 cdef enum:
     NOBODY = 0xffffffff
@@ -48,6 +49,20 @@ cdef void effect_notice(Core *core, uint32_t domid, const char *quota, bint over
     cdef Effect *e = effect_push(core, EFFECT_NOTICE, NULL, domid, quota, strlen(quota))
     if e != NULL:
         e.gfn = over
+
+
+cdef void effect_log(Core *core, bint debug, const char *format, int64_t a, int64_t b,
+                     int64_t c) noexcept nogil:
+    """Asks for a line in the log, of at most three figures. Details only when wanted."""
+    cdef char[256] text
+    cdef Effect *e
+    cdef int n
+    if debug and not core.log_debug:
+        return
+    n = snprintf(text, sizeof(text), format, <long long>a, <long long>b, <long long>c)
+    e = effect_push(core, EFFECT_LOG, NULL, 0, text, <size_t>n)
+    if e != NULL:
+        e.gfn = debug
 
 
 cdef Effect *effect_next(Core *core) noexcept nogil:

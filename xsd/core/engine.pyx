@@ -29,6 +29,8 @@ from xsd.core.cxs cimport (
     XS_OP_RESET_WATCHES, XS_OP_RESUME, XS_OP_RM, XS_OP_SET_FEATURE, XS_OP_SET_PERMS,
     XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
     XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
+    XS_OPF_TREE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, xs_history_destroy,
+    xs_history_init,
     XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_found, xs_header, xs_header_load,
     xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init, xs_mem_resize, xs_node,
     xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
@@ -38,13 +40,17 @@ from xsd.core.cxs cimport (
     xs_tree_seek,
     xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
     xs_watches_init, xs_wire_check)
+from xsd.core.credit cimport credit_paused, credit_reset, credit_tick
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effect_find, effect_next, effect_remove, effects_free
+from xsd.core.history cimport (
+    blames_free, history_deadline, history_summary, history_trim, priority_deadline)
 from xsd.core.lifecycle cimport (
     complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
     op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
     op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
 from xsd.core.quota cimport quota_apply, quota_find, quota_memory, quota_name, quota_prepare_tally
+from xsd.core.replay cimport replay_note, replay_reserve
 from xsd.core.state cimport state_check, state_hash
 from xsd.core.store cimport (
     op_directory, op_directory_part, op_get_perms, op_mkdir, op_read, op_rm, op_set_perms,
@@ -52,9 +58,10 @@ from xsd.core.store cimport (
 from xsd.core.transaction cimport (
     op_transaction_end, op_transaction_start, tx_count_request, tx_find)
 from xsd.core.types cimport (
-    CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_DOMAIN,
+    BLAMES, Blame, CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_LOG, EFFECT_DOMAIN,
     EFFECT_INTRODUCE, EFFECT_NOTICE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT,
     RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK, Tx)
+from xsd.core.writerate cimport write_rate_tick
 from xsd.core.watches cimport events_expire, op_reset_watches, op_unwatch, op_watch
 
 cdef extern from "malloc.h" nogil:
@@ -124,7 +131,7 @@ cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
     return XS_ENOSYS
 
 
-cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
+cdef int engine_handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     """What every request goes through before its own checks, in this order."""
     cdef const xs_op_info *op = xs_op_info_of(h.type)
     cdef Tx *tx = NULL
@@ -144,8 +151,12 @@ cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
                 return rc
     if not xs_wire_check(op, p, h.len, &strings):
         return XS_EINVAL
+    if tx != NULL and op.flags & XS_OPF_TREE and not c.replaying:
+        if replay_reserve(c, tx, h) != XS_OK:
+            return XS_ENOMEM
+        c.asking = tx
     rc = dispatch(c, h, tx, p, strings)
-    if rc == RC_WAIT and tx != NULL:
+    if rc == RC_WAIT and tx != NULL and h.type != XS_OP_TRANSACTION_END:
         tx.requests -= 1 # it comes again, and is one request
     return rc
 
@@ -185,13 +196,16 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     if cause_begin(c) != XS_OK:
         xs_outq_release(&c.out)
         return XS_ENOMEM
-    rc = handle(c, h, p)
+    c.asking = NULL
+    rc = engine_handle(c, h, p)
     if rc == RC_WAIT:
         cause_end(c)
         xs_outq_release(&c.out)
         return RC_WAIT
     if rc != XS_OK and rc != RC_REPLIED:
         reply_error(c, h, rc)
+    if c.asking != NULL:
+        replay_note(c, c.asking, h, p)
     c.absent_count = 0
     c.requests += 1
     core.requests[h.type if h.type < 32 else 31] += 1
@@ -279,9 +293,14 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
     return flags
 
 
+cdef int64_t sooner(int64_t a, int64_t b) noexcept nogil:
+    """The earlier of two times, -1 being never."""
+    return a if b < 0 or (a >= 0 and a < b) else b
+
+
 # ---- the class -----------------------------------------------------------------------
 
-EFFECT_NAMES = ("domain", "introduce", "release", "control", "notice")
+EFFECT_NAMES = ("domain", "introduce", "release", "control", "notice", "log")
 
 DIRTY = RX_DIRTY
 EFFECTS = RX_EFFECTS
@@ -318,11 +337,23 @@ cdef class Engine:
         core.store_domid = store_domid
         core.quota_on = core.perms_on = core.event_perms_on = True
         core.event_timeout_ns = 20_000_000_000
+        core.merge_on = core.conflict_on = core.credit_aggregate = True
+        core.credit_limit = 5.0
+        core.credit_period_ns = 50_000_000
+        core.summary_ns = core.write_mark = -1
+        core.priority_after = 8
+        core.priority_hold_ns = 200_000_000
+        core.write_rate = 200
+        core.write_burst = 10
+        core.write_global = 1000
+        core.write_newcomers = 5
+        core.dice = seed
         core.socket_output_max = 64 << 20
         core.rx = <char *>xs_mem_alloc(&core.mem, NULL, RX_SIZE + 64)
         if (core.rx == NULL or xs_tree_init(&core.tree, &core.mem) != XS_OK
                 or xs_watches_init(&core.watches, &core.mem, seed) != XS_OK):
             raise MemoryError
+        xs_history_init(&core.history, &core.tree)
         for name, value in initial_quotas().items():
             self.set_quota(name, value)
         self.plant()
@@ -400,6 +431,9 @@ cdef class Engine:
             if core.conns[i] != NULL:
                 conn_close(core.conns[i])
         effects_free(core)
+        blames_free(core)
+        if core.history.tree != NULL:
+            xs_history_destroy(&core.history)
         xs_tree_drop(&core.tree, core.top)
         if core.watches.points != NULL:
             xs_watches_destroy(&core.watches)
@@ -483,6 +517,12 @@ cdef class Engine:
         core.now = now
         next = events_expire(core) if core.aging != NULL else -1
         deaths_retry(core)
+        history_trim(core)
+        history_summary(core)
+        next = sooner(next, priority_deadline(core))
+        next = sooner(next, credit_tick(core))
+        next = sooner(next, history_deadline(core))
+        next = sooner(next, write_rate_tick(core))
         if core.starved:
             core.starved = False
             for i in range(core.conn_cap):
@@ -510,7 +550,7 @@ cdef class Engine:
 
         Kinds and arguments: "domain" (domid), "introduce" (domid, gfn, port), "control"
         (payload), which want a completion; "release" (domid), "notice" (domid, quota name,
-        whether it is over), which do not.
+        whether it is over), "log" (text, whether it is a detail), which do not.
         """
         cdef Effect *e = effect_next(self.core)
         if e == NULL:
@@ -524,10 +564,12 @@ cdef class Engine:
             args = (PyBytes_FromStringAndSize(e.data, e.len),)
         elif e.kind == EFFECT_NOTICE:
             args = (e.domid, PyBytes_FromStringAndSize(e.data, e.len).decode(), e.gfn != 0)
+        elif e.kind == EFFECT_LOG:
+            args = (PyBytes_FromStringAndSize(e.data, e.len).decode(), e.gfn != 0)
         else:
             args = (e.domid,)
         found = (e.id, EFFECT_NAMES[e.kind], conn, args)
-        if e.kind == EFFECT_RELEASE or e.kind == EFFECT_NOTICE:
+        if e.kind == EFFECT_RELEASE or e.kind == EFFECT_NOTICE or e.kind == EFFECT_LOG:
             effect_remove(self.core, e)
         else:
             e.taken = True
@@ -618,11 +660,24 @@ cdef class Engine:
         return found
 
     def configure(self, *, quota=None, perms=None, event_perms=None, event_timeout_ns=None,
-                  keep_orphans=None, access_log=None, socket_output_max=None):
+                  keep_orphans=None, access_log=None, socket_output_max=None, merge=None,
+                  test_eagain=None, conflict=None, burst_limit=None, period_ns=None,
+                  aggregate=None, priority_after=None, priority_hold_ns=None, write_rate=None,
+                  writes_per_second=None, write_burst=None, write_reserve=None,
+                  write_newcomers=None, log_debug=None):
         """Switches: whether quotas, permissions and event permissions are applied, after how
         many nanoseconds guests lose unfetched events (0: never), whether nodes of dead domains
         are kept for the privileged one, whether requests are recorded, and how many bytes may
-        wait on a socket."""
+        wait on a socket.
+
+        Transactions: whether changes may be merged without asking again, whether one commit in
+        three fails for the sake of testing clients. Conflict credit: whether, how many points a
+        domain can have, how many nanoseconds make one (and how long transactions are
+        protected), whether the rate is an aggregate. Priority: after how many failures in a
+        row (0: never), and for how many nanoseconds others are held back. Write rate: whether,
+        writes per second of all guests, what one may save, what all together, for how many
+        newcomers the reserve may go into debt. log_debug: whether details go to the log.
+        """
         cdef Core *core = self.core
         if quota is not None:
             core.quota_on = quota
@@ -638,6 +693,37 @@ cdef class Engine:
             core.access_on = access_log
         if socket_output_max is not None:
             core.socket_output_max = socket_output_max
+        if merge is not None:
+            core.merge_on = merge
+        if test_eagain is not None:
+            core.test_eagain = test_eagain
+        if conflict is not None:
+            core.conflict_on = conflict
+        if burst_limit is not None:
+            core.credit_limit = burst_limit
+        if period_ns is not None:
+            core.credit_period_ns = period_ns
+        if aggregate is not None:
+            core.credit_aggregate = aggregate
+        if not (conflict is None and burst_limit is None and period_ns is None
+                and aggregate is None):
+            credit_reset(core)
+        if priority_after is not None:
+            core.priority_after = priority_after
+        if priority_hold_ns is not None:
+            core.priority_hold_ns = priority_hold_ns
+        if write_rate is not None:
+            core.write_rate_on = write_rate
+        if writes_per_second is not None:
+            core.write_rate = writes_per_second
+        if write_burst is not None:
+            core.write_burst = write_burst
+        if write_reserve is not None:
+            core.write_global = write_reserve
+        if write_newcomers is not None:
+            core.write_newcomers = write_newcomers
+        if log_debug is not None:
+            core.log_debug = log_debug
 
     # -- looking
 
@@ -753,6 +839,45 @@ cdef class Engine:
                 tx = tx.next
         return found
 
+    def conflict_figures(self):
+        """Per domain: {domid: {"caused", "suffered", "paused_ns", "credit", "paused"}}."""
+        cdef Core *core = self.core
+        cdef Domain *d = core.domain_list
+        found = {}
+        while d != NULL:
+            paused = credit_paused(core, d)
+            found[d.domid] = {
+                "caused": d.caused, "suffered": d.suffered, "credit": d.credit,
+                "paused_ns": d.paused_ns + (core.now - d.paused_since if paused else 0),
+                "paused": bool(paused)}
+            d = d.next
+        return found
+
+    def conflicts(self):
+        """The last conflicts explained, oldest first.
+
+        [{"when_ns", "conn", "domid", "tx", "path", "seen", "known", "by_conn", "by_domid",
+        "by_tx", "by_when_ns", "charged"}]; "seen" holds of "self", "children", "subtree" what was
+        looked at; the fields of the culprit count if "known".
+        """
+        cdef Core *core = self.core
+        cdef Blame *b
+        cdef uint64_t i, first = 0
+        found = []
+        if core.blame_count > BLAMES:
+            first = core.blame_count - BLAMES
+        for i in range(first, core.blame_count):
+            b = &core.blames[i % BLAMES]
+            seen = [name for bit, name in ((XS_SEEN_SELF, "self"), (XS_SEEN_KIDS, "children"),
+                                           (XS_SEEN_SUBTREE, "subtree")) if b.seen & bit]
+            found.append({
+                "when_ns": b.when_ns, "conn": b.conn, "domid": b.domid, "tx": b.tx,
+                "path": b.path[:b.path_len] if b.path != NULL else b"", "seen": seen,
+                "known": bool(b.known), "by_conn": b.culprit.conn, "by_domid": b.culprit.domid,
+                "by_tx": b.culprit.tx, "by_when_ns": b.culprit.when_ns,
+                "charged": bool(b.guilty)})
+        return found
+
     def connections(self):
         """All connections: [(id, "socket" or "ring", domid, pid, uid, requests)]."""
         cdef Conn *c
@@ -784,7 +909,9 @@ cdef class Engine:
             "events_queued": core.events_queued, "events_merged": core.events_merged,
             "events_dropped": core.events_dropped,
             "commits": core.commits, "commits_swap": core.commits_swap,
-            "commits_merge": core.commits_merge, "conflicts": core.conflicts,
+            "commits_merge": core.commits_merge, "commits_replay": core.commits_replay,
+            "conflicts": core.conflicts, "history_records": core.history.count,
+            "requests_held": core.holds,
             "aborts": core.aborts, "bytes_in": core.bytes_in, "bytes_out": core.bytes_out,
             "soft_quota_hits": core.soft_hits, "access_records_lost": core.access_lost,
         }

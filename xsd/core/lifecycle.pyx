@@ -22,8 +22,10 @@ from xsd.core.cxs cimport (
     xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
     xs_walk_next, xs_walk_skip, xs_walk_start, xs_wire_domid, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
+from xsd.core.credit cimport credit_forget
 from xsd.core.domain cimport domain_forget, domain_get
 from xsd.core.effects cimport effect_push
+from xsd.core.history cimport history_commit
 from xsd.core.quota cimport quota_apply, quota_find, quota_list
 from xsd.core.transaction cimport tx_apply, tx_clear, tx_doom
 from xsd.core.types cimport (
@@ -31,6 +33,7 @@ from xsd.core.types cimport (
     EFFECT_INTRODUCE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT, Tx)
 from xsd.core.watches cimport (
     events_abort, events_begin, events_for_log, events_publish, events_special)
+from xsd.core.writerate cimport write_rate_join, write_rate_leave
 
 cdef enum:
     FEATURES_OFFERED = 15
@@ -51,6 +54,8 @@ cdef int domain_exists(Conn *c, uint32_t domid) noexcept nogil:
         return XS_OK
     if domid >= XS_DOMID_FIRST_RESERVED or c.absent_count == ABSENT_MAX:
         return XS_ENOENT
+    if c.replaying:
+        return XS_ENOENT # a trial does not wait
     for i in range(c.absent_count):
         if c.absent[i] == domid:
             return XS_ENOENT
@@ -128,6 +133,8 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
     if rc != XS_OK:
         events_abort(core)
         return rc
+    if not d.introduced:
+        write_rate_join(core, d)
     d.introduced = d.exists = True
     d.shutdown = False
     events_publish(core, requester)
@@ -259,6 +266,8 @@ cdef int bury(Core *core, Domain *d, Conn *requester) noexcept nogil:
         return rc
     core.top = work.top
     work.top = NULL
+    if work.log.count > 0:
+        history_commit(core, requester, NULL, old)
     xs_tree_drop(&core.tree, old)
     quota_apply(core, work.delta, work.delta_count)
     tx_clear_published(core, &work, requester)
@@ -266,6 +275,9 @@ cdef int bury(Core *core, Domain *d, Conn *requester) noexcept nogil:
     forget_target(core, d)
     if d.conn != NULL:
         conn_close(d.conn)
+    credit_forget(core, d)
+    if introduced:
+        write_rate_leave(core, d)
     domain_forget(core, d)
     return XS_OK
 

@@ -21,9 +21,11 @@ from xsd.core.cxs cimport (
     xs_oplog_undo, xs_path, xs_path_home, xs_path_is_special, xs_path_parent_len,
     xs_path_parse, xs_path_set, xs_perm, xs_perms, xs_perms_access, xs_perms_intern,
     xs_perms_owner, xs_perms_parse, xs_perms_ref, xs_perms_text, xs_perms_text_len,
-    xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_find, xs_tree_prepare_perms,
+    xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_share, xs_tree_prepare_perms,
     xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_seek, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
+from xsd.core.history cimport (
+    history_commit, history_reserve, history_wanted, priority_breaks, priority_hold)
 from xsd.core.lifecycle cimport domain_exists
 from xsd.core.quota cimport (
     quota_allows, quota_applies, quota_apply, quota_check_tally, quota_note,
@@ -33,6 +35,7 @@ from xsd.core.types cimport (
     Conn, Core, Domain, Q_NODE_PERMISSIONS, Q_NODE_SIZE, Q_PATH_MAX, RC_WAIT, Tx)
 from xsd.core.watches cimport (
     events_abort, events_begin, events_below, events_for_path, events_publish)
+from xsd.core.writerate cimport write_rate_charge
 
 
 # ---- paths and rights ----------------------------------------------------------------
@@ -203,10 +206,21 @@ cdef int events_of(Conn *c, unsigned op, const xs_found *f, const xs_perms *perm
     return events_for_path(core, &core.path, core.path.buf, f.node.perms, parent, NULL, NULL)
 
 
-cdef int finish_live(Conn *c, unsigned op, const xs_found *f, const xs_perms *perms,
-                     const char *value) noexcept nogil:
-    """The second half of a change of the live tree."""
+cdef int undo(Conn *c, xs_node *before) noexcept nogil:
+    """Takes a change of the live tree back that must not be seen yet. RC_WAIT."""
     cdef Core *core = c.core
+    events_abort(core)
+    xs_tree_drop(&core.tree, core.top)
+    core.top = xs_tree_share(before)
+    priority_hold(c)
+    return RC_WAIT
+
+
+cdef int finish_live(Conn *c, unsigned op, const xs_found *f, const xs_perms *perms,
+                     const char *value, xs_node *before) noexcept nogil:
+    """The second half of a change of the live tree; `before` is the tree as it was, if kept."""
+    cdef Core *core = c.core
+    cdef int64_t units
     cdef int rc
     events_begin(core)
     rc = quota_prepare_tally(core)
@@ -214,11 +228,21 @@ cdef int finish_live(Conn *c, unsigned op, const xs_found *f, const xs_perms *pe
         rc = quota_check_tally(c, NULL, 0)
     if rc == XS_OK:
         rc = events_of(c, op, f, perms)
+    if rc == XS_OK:
+        rc = history_reserve(core, c, NULL)
     if rc != XS_OK:
         events_abort(core)
         xs_tree_abort(&core.tree)
         return rc
+    units = 1 if core.tree.change.created == 0 else core.tree.change.created + 1
+    if op == XS_OP_RM:
+        units = 1 - core.tree.change.nodes
     xs_tree_commit(&core.tree, value if op == XS_OP_WRITE else NULL)
+    if before != NULL and priority_breaks(core, c, before, core.top):
+        return undo(c, before)
+    history_commit(core, c, NULL, before)
+    if core.open_tx > 0:
+        write_rate_charge(c, units)
     quota_apply(core, core.tree.tally, core.tree.tally_count)
     events_publish(core, c)
     core.commits += 1
@@ -234,6 +258,7 @@ cdef int change(Conn *c, const xs_header *h, Tx *tx, unsigned op, const xs_found
     cdef Core *core = c.core
     cdef xs_node **top = &core.top if tx == NULL else &tx.top
     cdef const void *data = value
+    cdef xs_node *before = NULL
     cdef size_t mark = 0, len = value_len
     cdef int rc
     if op == XS_OP_SET_PERMS:
@@ -245,6 +270,8 @@ cdef int change(Conn *c, const xs_header *h, Tx *tx, unsigned op, const xs_found
                           data, len)
         if rc != XS_OK:
             return rc
+    elif core.priority != NULL or history_wanted(core, NULL):
+        before = xs_tree_share(core.top)
     if op == XS_OP_RM:
         rc = xs_tree_prepare_remove(&core.tree, top, &core.path)
     elif op == XS_OP_SET_PERMS:
@@ -252,7 +279,7 @@ cdef int change(Conn *c, const xs_header *h, Tx *tx, unsigned op, const xs_found
     else:
         rc = xs_tree_prepare_write(&core.tree, top, &core.path, perms, <uint32_t>value_len)
     if rc == XS_OK and tx == NULL:
-        rc = finish_live(c, op, f, perms, value)
+        rc = finish_live(c, op, f, perms, value, before)
     elif rc == XS_OK:
         rc = quota_check_tally(c, tx.delta, tx.delta_count)
         if rc == XS_OK:
@@ -263,6 +290,7 @@ cdef int change(Conn *c, const xs_header *h, Tx *tx, unsigned op, const xs_found
         if rc != XS_OK:
             xs_oplog_undo(&tx.log, mark)
         tx_recharge(c, tx)
+    xs_tree_drop(&core.tree, before)
     if rc == XS_OK:
         reply_ok(c, h)
     return rc

@@ -16,7 +16,7 @@ cdef int delta_reserve(Core *core, Tx *tx, size_t more) noexcept nogil
 cdef void delta_add(Tx *tx, const xs_tally *tally, size_t count) noexcept nogil
 cdef int tx_apply(Core *core, Tx *into, xs_node **top, unsigned op, const char *value,
                   uint32_t value_len) noexcept nogil
-cdef int tx_install(Core *core, Tx *tx, xs_node *fresh, Conn *requester,
+cdef int tx_install(Core *core, Tx *tx, const Tx *ending, xs_node *fresh, Conn *requester,
                     const Conn *skip) noexcept nogil
 cdef void tx_clear(Core *core, Tx *tx) noexcept nogil
 

@@ -8,6 +8,8 @@ changed as a log. END tries the cheapest thing that is right:
     nothing was changed                     done
     the live tree is still the base         the view becomes the live tree
     all that was seen is as it was          the log is applied to the live tree
+    all requests, asked again on the live
+    tree, would be answered alike           what that led to becomes the live tree
     otherwise                               EAGAIN, and nothing has happened
 
 "As it was" compares stamps between base and live tree, path by path of what was seen; what
@@ -15,8 +17,8 @@ the two trees still share is not even looked into. Transactions that touch diffe
 therefore never fail each other.
 """
 
-from libc.stdint cimport int64_t, uint32_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from xsd.core.connection cimport reply_number, reply_ok, reply_room
 from xsd.core.cxs cimport (
@@ -29,13 +31,18 @@ from xsd.core.cxs cimport (
     xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same, xs_tree_same_subtree,
     xs_tree_seek, xs_tree_share)
 from xsd.core.domain cimport domain_get
+from xsd.core.history cimport (
+    history_commit, history_conflict, history_reserve, history_tx_begins, history_tx_ends,
+    priority_breaks, priority_hold)
 from xsd.core.quota cimport (
     quota_allows, quota_applies, quota_apply, quota_memory, quota_note, quota_prepare_tally)
+from xsd.core.replay cimport replay
 from xsd.core.store cimport creation_perms
 from xsd.core.types cimport (
     Conn, Core, Domain, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_TRANSACTION_NODES,
-    Q_TRANSACTION_REQUESTS, Tx)
+    Q_TRANSACTION_REQUESTS, RC_WAIT, Tx)
 from xsd.core.watches cimport events_abort, events_begin, events_for_log, events_publish
+from xsd.core.writerate cimport write_rate_charge
 
 
 # ---- life --------------------------------------------------------------------------
@@ -60,6 +67,7 @@ cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
     xs_tree_drop(&core.tree, tx.top)
     xs_pathset_free(&tx.seen, &core.mem, tx.account)
     xs_oplog_free(&tx.log, &core.mem, tx.account)
+    xs_oplog_free(&tx.asked, &core.mem, tx.account)
     xs_mem_free(&core.mem, tx.account, tx.delta, tx.delta_cap * sizeof(xs_tally))
     tx.base = tx.top = NULL
     tx.delta = NULL
@@ -72,6 +80,9 @@ cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     while link[0] != tx:
         link = &link[0].next
     link[0] = tx.next
+    history_tx_ends(core, tx)
+    if c.asking == tx:
+        c.asking = NULL
     tx_clear(core, tx)
     if tx.all_prev != NULL:
         tx.all_prev.all_next = tx.all_next
@@ -117,6 +128,7 @@ cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogi
     tx.base = xs_tree_share(core.top)
     tx.top = xs_tree_share(core.top)
     tx.start_ns = core.now
+    tx.conn = c
     tx.next = c.tx
     c.tx = tx
     c.last_tx = id
@@ -124,6 +136,7 @@ cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogi
     if core.all_tx != NULL:
         core.all_tx.all_prev = tx
     core.all_tx = tx
+    history_tx_begins(core, tx)
     core.open_tx += 1
     d.transactions += 1
     quota_note(core, d, Q_TRANSACTIONS, d.transactions)
@@ -134,7 +147,9 @@ cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogi
 
 cdef void tx_recharge(Conn *c, Tx *tx) noexcept nogil:
     """Charges what the transaction's records have grown by."""
-    cdef int64_t bytes = <int64_t>(tx.seen.len + tx.log.len)
+    cdef int64_t bytes = <int64_t>(tx.seen.len + tx.log.len + tx.asked.len)
+    if tx.replaying:
+        return # a trial is over before anybody could pay
     if bytes != tx.charged:
         c.dom.tx_bytes += bytes - tx.charged
         tx.charged = bytes
@@ -167,7 +182,7 @@ cdef int noted(Conn *c, Tx *tx, int rc) noexcept nogil:
         tx.poisoned = True
         return XS_ENOSPC
     quota_note(c.core, c.dom, Q_TRANSACTION_NODES, <int64_t>tx.seen.count)
-    if not quota_allows(c.dom, Q_MEMORY, quota_memory(c.dom)):
+    if not tx.replaying and not quota_allows(c.dom, Q_MEMORY, quota_memory(c.dom)):
         return XS_ENOMEM
     return XS_OK
 
@@ -352,20 +367,27 @@ cdef int over_quota(Conn *c, const Tx *tx) noexcept nogil:
     return False
 
 
-cdef int tx_install(Core *core, Tx *tx, xs_node *fresh, Conn *requester,
+cdef int tx_install(Core *core, Tx *tx, const Tx *ending, xs_node *fresh, Conn *requester,
                     const Conn *skip) noexcept nogil:
     """Makes a tree the live one, with the quotas and events of the log that led to it.
 
-    Takes over the reference to `fresh` when it succeeds. XS_OK or XS_ENOMEM.
+    `ending` is the transaction that ends with it, if any. Takes over the reference to `fresh`
+    when it succeeds. XS_OK, XS_ENOMEM, or RC_WAIT when a transaction with priority must end
+    first.
     """
     cdef xs_node *old = core.top
     cdef int rc
+    if priority_breaks(core, requester, old, fresh):
+        return RC_WAIT
     events_begin(core)
     rc = events_for_log(core, old, fresh, &tx.log, skip)
+    if rc == XS_OK:
+        rc = history_reserve(core, requester, ending)
     if rc != XS_OK:
         events_abort(core)
         return rc
     core.top = fresh
+    history_commit(core, requester, ending, old)
     xs_tree_drop(&core.tree, old)
     quota_apply(core, tx.delta, tx.delta_count)
     events_publish(core, requester)
@@ -373,17 +395,66 @@ cdef int tx_install(Core *core, Tx *tx, xs_node *fresh, Conn *requester,
     return XS_OK
 
 
-cdef int commit(Conn *c, Tx *tx) noexcept nogil:
+cdef int install_other(Conn *c, Tx *tx, Tx *other) noexcept nogil:
+    """Makes the view that was built at commit the live tree, and clears the rest of it."""
+    cdef Core *core = c.core
+    cdef int rc = XS_ENOSPC
+    if not over_quota(c, other):
+        rc = tx_install(core, other, tx, other.top, c, NULL)
+        if rc == XS_OK:
+            other.top = NULL
+    return rc
+
+
+cdef int commit_merge(Conn *c, Tx *tx) noexcept nogil:
+    """All that was seen is as it was: the changes are made again on the live tree."""
     cdef Core *core = c.core
     cdef Tx merged
+    cdef int rc
+    memset(&merged, 0, sizeof(merged))
+    merged.account = tx.account
+    merged.log = tx.log # borrowed
+    rc = merge(c, tx, &merged)
+    if rc == XS_OK:
+        rc = install_other(c, tx, &merged)
+    core.commits_merge += rc == XS_OK
+    memset(&merged.log, 0, sizeof(merged.log))
+    tx_clear(core, &merged)
+    return rc
+
+
+cdef int commit_replay(Conn *c, Tx *tx) noexcept nogil:
+    """Something that was seen has moved: only if nothing would be answered otherwise."""
+    cdef Core *core = c.core
+    cdef Tx again
     cdef cbool same
+    cdef int rc = replay(c, tx, core.top, &again, &same)
+    if rc == XS_OK:
+        rc = install_other(c, tx, &again) if same else XS_EAGAIN
+    core.commits_replay += rc == XS_OK
+    tx_clear(core, &again)
+    return rc
+
+
+cdef bint unlucky(Core *core) noexcept nogil:
+    """One time in three, when clients are to be tested for repeating what failed."""
+    if not core.test_eagain:
+        return False
+    core.dice = core.dice * <uint64_t>6364136223846793005 + <uint64_t>1442695040888963407
+    return (core.dice >> 33) % 3 == 0
+
+
+cdef int commit(Conn *c, Tx *tx) noexcept nogil:
+    """Tries the cheapest way that is right; see the top of this file."""
+    cdef Core *core = c.core
+    cdef cbool same = False
     cdef xs_node *fresh
     cdef int rc
     if tx.poisoned:
         return XS_ENOMEM
     if tx.log.count == 0:
         return XS_OK
-    if tx.doomed:
+    if tx.doomed or unlucky(core):
         core.conflicts += 1
         return XS_EAGAIN
     if quota_prepare_delta(core, tx) != XS_OK:
@@ -392,33 +463,34 @@ cdef int commit(Conn *c, Tx *tx) noexcept nogil:
         return XS_ENOSPC
     if core.top == tx.base:
         fresh = xs_tree_share(tx.top)
-        rc = tx_install(core, tx, fresh, c, NULL)
+        rc = tx_install(core, tx, tx, fresh, c, NULL)
         if rc != XS_OK:
             xs_tree_drop(&core.tree, fresh)
         core.commits_swap += rc == XS_OK
         return rc
-
-    rc = unchanged(core, tx, &same)
-    if rc != XS_OK:
-        return rc
-    if not same:
+    if core.merge_on:
+        rc = unchanged(core, tx, &same)
+        if rc != XS_OK:
+            return rc
+    rc = commit_merge(c, tx) if same else commit_replay(c, tx)
+    if rc == XS_EAGAIN:
         core.conflicts += 1
-        return XS_EAGAIN
-    merged = tx[0]
-    merged.base = merged.top = NULL
-    merged.delta = NULL
-    merged.delta_count = merged.delta_cap = 0
-    rc = merge(c, tx, &merged)
-    if rc == XS_OK and over_quota(c, &merged):
-        rc = XS_ENOSPC
-    if rc == XS_OK:
-        rc = tx_install(core, &merged, merged.top, c, NULL)
-        if rc == XS_OK:
-            merged.top = NULL
-            core.commits_merge += 1
-    xs_tree_drop(&core.tree, merged.top)
-    xs_mem_free(&core.mem, tx.account, merged.delta, merged.delta_cap * sizeof(xs_tally))
+        history_conflict(c, tx)
     return rc
+
+
+cdef void learn(Conn *c, Tx *tx, int rc) noexcept nogil:
+    """Counts failures in a row; what a transaction saw tells what its next try will see."""
+    cdef Core *core = c.core
+    if rc == XS_EAGAIN and core.priority_after > 0:
+        c.failures += 1
+        xs_pathset_free(&c.foreseen, &core.mem, &c.dom.account)
+        if c.failures >= core.priority_after:
+            c.foreseen = tx.seen
+            memset(&tx.seen, 0, sizeof(tx.seen))
+    elif rc == XS_OK and c.failures > 0:
+        c.failures = 0
+        xs_pathset_free(&c.foreseen, &core.mem, &c.dom.account)
 
 
 cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogil:
@@ -430,6 +502,12 @@ cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) 
         return XS_ENOENT
     if p[0] == b'T':
         rc = commit(c, tx)
+        if rc == RC_WAIT:
+            priority_hold(c)
+            return RC_WAIT
+        if rc == XS_OK and tx.log.count > 0 and c.core.open_tx > 1:
+            write_rate_charge(c, 1)
+        learn(c, tx, rc)
     else:
         c.core.aborts += 1
     tx_free(c, tx)

@@ -11,7 +11,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from xsd.core.cxs cimport (
-    XS_PERMS_MAX, xs_account, xs_header, xs_mem, xs_node, xs_oplog, xs_outq, xs_path, xs_pathset, xs_perm,
+    XS_PERMS_MAX, xs_account, xs_author, xs_header, xs_history, xs_mem, xs_node, xs_oplog, xs_outq, xs_path, xs_pathset, xs_perm,
     xs_tally, xs_tree, xs_watch, xs_watch_owner, xs_watches, xs_watchpoint)
 
 # Quotas, in the order of their names in quota.pyx.
@@ -47,7 +47,8 @@ cdef enum EffectKind:
     EFFECT_INTRODUCE  # map its ring, bind its port
     EFFECT_RELEASE    # unmap, unbind; nothing comes back
     EFFECT_CONTROL    # answer this CONTROL
-    EFFECT_NOTICE     # tell the log; nothing comes back
+    EFFECT_NOTICE     # tell the log of a soft quota; nothing comes back
+    EFFECT_LOG        # a line for the log; nothing comes back
 
 # Answers of a request handler beside XS_OK and the errors.
 cdef enum:
@@ -77,6 +78,23 @@ cdef struct Domain:
     uint32_t over_soft   # bit per quota
     xs_account account
     Domain *next         # of all domains
+    # Credit for conflicts with transactions of others.
+    double credit
+    bint in_paused       # waits for credit before it is served again
+    bint in_penalised    # below the burst limit
+    Domain *paused_next
+    Domain *penalised_next
+    int64_t paused_since
+    int64_t paused_ns    # in total
+    uint64_t caused      # conflicts, in total
+    uint64_t suffered
+    uint64_t caused_lately # since the last summary
+    # Credit for writes while transactions are open, in thousandths.
+    int64_t write_credit
+    int64_t write_time_ms
+    bint write_logged
+    bint write_waits     # on the list of those without credit
+    Domain *write_next
 
 # A request of a guest on its way out: alive until its reply and all its events have gone.
 cdef struct Cause:
@@ -96,6 +114,11 @@ cdef struct Tx:
     xs_oplog log         # successful changes, in order
     uint64_t requests
     bint poisoned        # a limit was reached: it can only be aborted
+    bint replaying       # a trial: asked again, on another tree
+    Conn *conn
+    xs_oplog asked       # requests and digests of their answers, in order
+    uint64_t start_commit  # number of the last commit before the start
+    int64_t hold_until   # of a transaction with priority: until when others are held back
     bint doomed          # set permissions for a domain that has died: it cannot commit
     bint created         # some node
     xs_tally *delta      # what our view gained over the base
@@ -116,6 +139,11 @@ cdef struct Conn:
     bint starved         # stopped because memory ran out
     bint paused          # stopped with input left, or told its reader to stop
     bint runnable
+    bint replaying       # a stand-in: asks again what a transaction has asked
+    Tx *asking           # transaction that will keep the request being handled
+    bint held            # a transaction with priority must end first
+    uint32_t failures    # of transactions in a row
+    xs_pathset foreseen  # what the transaction that failed last had seen
     bint aging           # on the list of connections whose events may expire
     uint32_t domid
     uint32_t target      # domid whose rights it has in addition, or XS_DOMID_INVALID
@@ -140,6 +168,7 @@ cdef struct Conn:
     Conn *dirty_next
     Conn *run_next
     Conn *aging_next
+    Conn *held_next
 
 # An event that a change will cause, ready to be queued.
 cdef struct Pending:
@@ -161,6 +190,22 @@ cdef struct Effect:
     size_t len
     bint taken
     Effect *next
+
+cdef enum:
+    BLAMES = 64  # conflicts that are kept explained
+
+# Why a transaction failed.
+cdef struct Blame:
+    int64_t when_ns
+    uint32_t conn        # of the victim
+    uint32_t domid
+    uint32_t tx
+    uint32_t seen        # how the node was seen: XS_SEEN_ bits
+    bint known           # who changed it is known
+    xs_author culprit
+    bint guilty          # proven by trial, and charged
+    char *path
+    uint32_t path_len
 
 cdef struct Core:
     xs_mem mem
@@ -200,6 +245,43 @@ cdef struct Core:
     bint starved             # some connection is
     bint tick_wanted         # somebody should ask tick() for a deadline
     uint64_t deaths_due      # domains whose clean-up ran out of memory
+
+    xs_history history
+    Tx *young                # oldest open transaction that is still protected
+    bint merge_on
+    bint test_eagain
+    uint64_t dice            # state of the generator behind test_eagain
+    bint conflict_on
+    bint credit_aggregate
+    double credit_limit
+    int64_t credit_period_ns
+    int64_t credit_tick      # when the next point is given
+    uint32_t paused_count
+    Domain *paused_first     # with a rate that is an aggregate
+    Domain *paused_last
+    Domain *penalised_first
+    Domain *penalised_last
+    uint64_t failed          # commits, since the last summary
+    uint64_t failed_alone    # of those, without a culprit
+    int64_t summary_ns       # when the summary's time began; -1: nothing to tell
+    Blame *blames            # the last conflicts explained, a ring
+    uint64_t blame_count
+    uint32_t priority_after  # failures in a row that give priority; 0: never
+    int64_t priority_hold_ns
+    Tx *priority             # the transaction that has it
+    Conn *held
+    uint64_t holds           # requests held back
+    bint write_rate_on
+    int64_t write_reserve    # thousandths
+    int64_t write_domains
+    int64_t write_mark       # last warning; -1: none
+    int64_t write_rate       # units a second
+    int64_t write_burst      # of a domain
+    int64_t write_global     # of the reserve
+    int64_t write_newcomers
+    Domain *write_waiting
+    bint log_debug           # tell the log of every conflict and credit change
+    uint64_t commits_replay
 
     int64_t now
     # Scratch of the request being handled; one at a time.

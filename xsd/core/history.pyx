@@ -1,0 +1,324 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The recent past, and what follows from a conflict: who is to blame, who is charged, who is
+given priority.
+
+Every commit that changed something is counted while transactions are open, and its author is
+remembered. Commits of guests are also recorded, with the tree before and after, as long as a
+transaction that is young enough to be protected might fail because of them. Sockets and the
+privileged domain are free to conflict: their commits are never recorded, so they are never
+blamed.
+
+A transaction that fails asks, newest first, each record since its start, of others than its own
+connection and of authors not blamed yet: did this commit change anything I saw (stamps), and
+if so, would I have been answered as I was before it, but not after it (trial)? Whoever is found
+so is charged one point. The work is bounded: at most BLAME_RECORDS records are looked at, at
+most BLAME_TRIALS of them tried.
+
+Priority. A connection whose transactions have failed several times in a row gets priority for
+its next one: until that one ends, and for a bounded time at most, commits of others that would
+change what it saw, now or when it failed last, are held back: their requests wait, and nobody
+is charged. Nobody is held back for somebody less privileged.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from xsd.core.connection cimport conn_wake
+from xsd.core.credit cimport credit_charge
+from xsd.core.cxs cimport (
+    XS_OK, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool, xs_author, xs_commit, xs_found,
+    xs_history_author, xs_history_count, xs_history_forget, xs_history_record,
+    xs_history_reserve, xs_mem_alloc, xs_mem_free, xs_mem_zalloc, xs_node, xs_path_set,
+    xs_pathset, xs_pathset_free, xs_pathset_next, xs_seen, xs_tree_find, xs_tree_same,
+    xs_tree_same_subtree, xs_tree_share)
+from xsd.core.effects cimport effect_log
+from xsd.core.quota cimport quota_applies
+from xsd.core.replay cimport replay
+from xsd.core.transaction cimport tx_clear
+from xsd.core.types cimport BLAMES, Blame, CONN_RING, Conn, Core, Domain, Tx
+
+cdef enum:
+    BLAME_RECORDS = 512         # looked at per failed commit
+    BLAME_TRIALS = 16           # tried: two replays each
+
+cdef int64_t SUMMARY_NS = 120_000_000_000
+
+
+# ---- recording -----------------------------------------------------------------------
+
+cdef bint history_wanted(const Core *core, const Tx *ending) noexcept nogil:
+    """Whether a transaction, other than the one that is ending, is young enough to ask."""
+    return core.young != NULL and (core.young != ending or ending.all_prev != NULL)
+
+
+cdef bint recorded(const Conn *c) noexcept nogil:
+    return c != NULL and c.kind == CONN_RING and not c.privileged
+
+
+cdef int history_reserve(Core *core, const Conn *c, const Tx *ending) noexcept nogil:
+    """Makes sure that a commit can be recorded, if it will be. XS_OK or XS_ENOMEM."""
+    if not recorded(c) or not history_wanted(core, ending):
+        return XS_OK
+    return xs_history_reserve(&core.history)
+
+
+cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *before) noexcept nogil:
+    """A commit has taken effect; `before` was the top until then. Borrowed."""
+    cdef xs_author author
+    if core.all_tx == NULL:
+        return
+    memset(&author, 0, sizeof(author))
+    author.stamp = core.tree.stamp
+    author.when_ns = core.now
+    if c != NULL:
+        author.owner = c.watches.id
+        author.conn = c.id
+        author.domid = c.domid
+    if ending != NULL:
+        author.tx = ending.id
+    xs_history_count(&core.history, &author)
+    if recorded(c) and history_wanted(core, ending):
+        xs_history_record(&core.history, &author, xs_tree_share(before),
+                          xs_tree_share(core.top))
+
+
+cdef void history_trim(Core *core) noexcept nogil:
+    """Forgets what no protected transaction can ask for."""
+    while core.young != NULL and core.young.start_ns + core.credit_period_ns < core.now:
+        core.young = core.young.all_prev
+    if core.history.count == 0:
+        return
+    xs_history_forget(&core.history, <uint64_t>-1 if core.young == NULL
+                      else core.young.start_commit)
+
+
+cdef int64_t history_deadline(const Core *core) noexcept nogil:
+    """When records will have outlived their use, or -1 when there are none."""
+    if core.history.count == 0 or core.young == NULL:
+        return -1
+    return core.young.start_ns + core.credit_period_ns + 1
+
+
+cdef void history_tx_begins(Core *core, Tx *tx) noexcept nogil:
+    tx.start_commit = core.history.number
+    if core.young == NULL:
+        core.young = tx
+    if core.priority_after > 0 and tx.conn.failures >= core.priority_after \
+            and core.priority == NULL:
+        core.priority = tx
+        tx.hold_until = core.now + core.priority_hold_ns
+        core.tick_wanted = True
+
+
+cdef void history_tx_ends(Core *core, Tx *tx) noexcept nogil:
+    if core.young == tx:
+        core.young = tx.all_prev
+    if core.priority == tx:
+        core.priority = NULL
+        priority_release(core)
+    history_trim(core)
+
+
+# ---- what was seen ---------------------------------------------------------------------
+
+cdef bint sees_change(Core *core, const xs_seen *seen, xs_node *before,
+                      xs_node *after) noexcept nogil:
+    """Whether one path that was seen is different in two trees. Without memory: yes."""
+    cdef cbool same = True
+    if seen.flags == 0:
+        return False
+    xs_path_set(&core.other, seen.path, seen.len)
+    if seen.flags & XS_SEEN_SUBTREE:
+        if xs_tree_same_subtree(&core.tree, before, after, &core.other, &same) != XS_OK:
+            return True
+        return not same
+    return not xs_tree_same(before, after, &core.other, seen.flags & XS_SEEN_KIDS != 0)
+
+
+cdef const xs_seen *first_change(Core *core, const xs_pathset *set, xs_node *before,
+                                 xs_node *after) noexcept nogil:
+    cdef const xs_seen *seen = xs_pathset_next(set, NULL)
+    while seen != NULL and not sees_change(core, seen, before, after):
+        seen = xs_pathset_next(set, seen)
+    return seen
+
+
+# ---- blame -----------------------------------------------------------------------------
+
+cdef void explain(Conn *c, Tx *tx) noexcept nogil:
+    """Notes which node made the difference and who changed it last."""
+    cdef Core *core = c.core
+    cdef const xs_seen *seen = first_change(core, &tx.seen, tx.base, core.top)
+    cdef const xs_author *author = NULL
+    cdef xs_found found
+    cdef uint64_t stamp
+    cdef Blame *b
+    if core.blames == NULL:
+        core.blames = <Blame *>xs_mem_zalloc(&core.mem, NULL, BLAMES * sizeof(Blame))
+        if core.blames == NULL:
+            return
+    b = &core.blames[core.blame_count % BLAMES]
+    xs_mem_free(&core.mem, NULL, b.path, b.path_len)
+    memset(b, 0, sizeof(Blame))
+    core.blame_count += 1
+    b.when_ns = core.now
+    b.conn = c.id
+    b.domid = c.domid
+    b.tx = tx.id
+    if seen == NULL:
+        return
+    b.seen = seen.flags
+    b.path = <char *>xs_mem_alloc(&core.mem, NULL, seen.len)
+    if b.path != NULL:
+        b.path_len = seen.len
+        memcpy(b.path, seen.path, seen.len)
+    xs_path_set(&core.other, seen.path, seen.len)
+    xs_tree_find(core.top, &core.other, &found)
+    # A node that has gone left its mark on the children of what remains.
+    stamp = found.near.kids_stamp
+    if found.node != NULL and found.node.stamp > stamp:
+        stamp = found.node.stamp
+    if found.node != NULL and not seen.flags & (XS_SEEN_KIDS | XS_SEEN_SUBTREE):
+        stamp = found.node.stamp
+    author = xs_history_author(&core.history, stamp)
+    if author != NULL:
+        b.known = True
+        b.culprit = author[0]
+
+
+cdef bint decides(Conn *c, Tx *tx, const xs_commit *record) noexcept nogil:
+    """Whether a transaction would have been answered as it was right before a commit, but not
+    right after it."""
+    cdef Tx again
+    cdef cbool before = False, after = True
+    if replay(c, tx, record.before, &again, &before) != XS_OK:
+        before = False
+    tx_clear(c.core, &again)
+    if not before:
+        return False
+    if replay(c, tx, record.after, &again, &after) != XS_OK:
+        after = True
+    tx_clear(c.core, &again)
+    return not after
+
+
+cdef bint blamed(const uint64_t *owners, uint32_t count, uint64_t owner) noexcept nogil:
+    cdef uint32_t i
+    for i in range(count):
+        if owners[i] == owner:
+            return True
+    return False
+
+
+cdef void history_conflict(Conn *c, Tx *tx) noexcept nogil:
+    """A transaction has failed: explains it, finds all whose commits made the difference."""
+    cdef Core *core = c.core
+    cdef const xs_commit *record
+    cdef uint64_t[BLAME_TRIALS] owners
+    cdef uint32_t guilty = 0, looked = 0, tried = 0
+    cdef Domain *d
+    history_trim(core)
+    history_summary(core)
+    core.failed += 1
+    if core.summary_ns < 0:
+        core.summary_ns = core.now
+    c.dom.suffered += 1
+    explain(c, tx)
+    effect_log(core, True, b"connection %lld: transaction %lld of domain %lld conflicts", c.id,
+               tx.id, c.domid)
+    record = core.history.newest
+    while (record != NULL and record.number > tx.start_commit and looked < BLAME_RECORDS
+            and tried < BLAME_TRIALS):
+        looked += 1
+        if (record.author.owner != c.watches.id
+                and not blamed(owners, guilty, record.author.owner)
+                and first_change(core, &tx.seen, record.before, record.after) != NULL):
+            tried += 1
+            if decides(c, tx, record):
+                owners[guilty] = record.author.owner
+                guilty += 1
+                d = core.domains[record.author.domid]
+                effect_log(core, True, b"domain %lld is to blame, commit %lld",
+                           record.author.domid, <int64_t>record.number, 0)
+                if core.blames != NULL and core.blame_count > 0:
+                    core.blames[(core.blame_count - 1) % BLAMES].guilty = True
+                if d != NULL and d.conn != NULL and d.conn.watches.id == record.author.owner:
+                    credit_charge(core, d)
+        record = record.older
+    if guilty == 0:
+        core.failed_alone += 1
+        effect_log(core, True, b"connection %lld: nobody is to blame", c.id, 0, 0)
+
+
+cdef void history_summary(Core *core) noexcept nogil:
+    """Tells the log what has happened, once per two minutes at most."""
+    cdef Domain *d = core.domain_list
+    if core.summary_ns < 0 or core.now - core.summary_ns < SUMMARY_NS:
+        return
+    effect_log(core, False, b"conflicts of the last %lld s: %lld transactions failed, %lld of "
+               b"them without a culprit", (core.now - core.summary_ns) // 1_000_000_000,
+               <int64_t>core.failed, <int64_t>core.failed_alone)
+    while d != NULL:
+        if d.caused_lately > 0:
+            effect_log(core, False, b"Dom%lld caused %lld conflicts", d.domid,
+                       <int64_t>d.caused_lately, 0)
+            d.caused_lately = 0
+        d = d.next
+    core.failed = core.failed_alone = 0
+    core.summary_ns = -1
+
+
+cdef void blames_free(Core *core) noexcept nogil:
+    cdef int i
+    if core.blames == NULL:
+        return
+    for i in range(BLAMES):
+        xs_mem_free(&core.mem, NULL, core.blames[i].path, core.blames[i].path_len)
+    xs_mem_free(&core.mem, NULL, core.blames, BLAMES * sizeof(Blame))
+    core.blames = NULL
+
+
+# ---- priority --------------------------------------------------------------------------
+
+cdef bint priority_breaks(Core *core, const Conn *c, xs_node *before,
+                          xs_node *after) noexcept nogil:
+    """Whether a commit must wait because it would break the transaction with priority."""
+    cdef Tx *tx = core.priority
+    if tx == NULL or tx.conn == c or core.now >= tx.hold_until:
+        return False
+    if quota_applies(tx.conn) and (c == NULL or not quota_applies(c)):
+        return False # nobody waits for somebody less privileged
+    return (first_change(core, &tx.seen, before, after) != NULL
+            or first_change(core, &tx.conn.foreseen, before, after) != NULL)
+
+
+cdef void priority_hold(Conn *c) noexcept nogil:
+    """Keeps a connection's request back until the transaction with priority has ended."""
+    cdef Core *core = c.core
+    core.holds += 1
+    if c.held:
+        return
+    c.held = True
+    c.held_next = core.held
+    core.held = c
+    core.tick_wanted = True
+
+
+cdef void priority_release(Core *core) noexcept nogil:
+    """Everybody who was held back may go on."""
+    cdef Conn *c
+    while core.held != NULL:
+        c = core.held
+        core.held = c.held_next
+        c.held = False
+        conn_wake(c)
+
+
+cdef int64_t priority_deadline(Core *core) noexcept nogil:
+    """Ends holding back when its time is over. When to come back, or -1."""
+    if core.priority == NULL or core.held == NULL:
+        return -1
+    if core.now < core.priority.hold_until:
+        return core.priority.hold_until
+    priority_release(core)
+    return -1
