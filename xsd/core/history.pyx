@@ -145,8 +145,11 @@ cdef const xs_seen *first_change(Core *core, const xs_pathset *set, xs_node *bef
 
 # ---- blame -----------------------------------------------------------------------------
 
-cdef void explain(Conn *c, Tx *tx) noexcept nogil:
-    """Notes which node made the difference and who changed it last."""
+cdef bint explain(Conn *c, Tx *tx) noexcept nogil:
+    """Notes which node made the difference and who changed it last.
+
+    Returns whether that was, as far as is known, somebody else.
+    """
     cdef Core *core = c.core
     cdef const xs_seen *seen = first_change(core, &tx.seen, tx.base, core.top)
     cdef const xs_author *author = NULL
@@ -156,7 +159,7 @@ cdef void explain(Conn *c, Tx *tx) noexcept nogil:
     if core.blames == NULL:
         core.blames = <Blame *>xs_mem_zalloc(&core.mem, NULL, BLAMES * sizeof(Blame))
         if core.blames == NULL:
-            return
+            return True
     b = &core.blames[core.blame_count % BLAMES]
     xs_mem_free(&core.mem, NULL, b.path, b.path_len)
     memset(b, 0, sizeof(Blame))
@@ -166,7 +169,7 @@ cdef void explain(Conn *c, Tx *tx) noexcept nogil:
     b.domid = c.domid
     b.tx = tx.id
     if seen == NULL:
-        return
+        return True
     b.seen = seen.flags
     b.path = <char *>xs_mem_alloc(&core.mem, NULL, seen.len)
     if b.path != NULL:
@@ -184,6 +187,7 @@ cdef void explain(Conn *c, Tx *tx) noexcept nogil:
     if author != NULL:
         b.known = True
         b.culprit = author[0]
+    return author == NULL or author.owner != c.watches.id
 
 
 cdef bint decides(Conn *c, Tx *tx, const xs_commit *record) noexcept nogil:
@@ -210,12 +214,16 @@ cdef bint blamed(const uint64_t *owners, uint32_t count, uint64_t owner) noexcep
     return False
 
 
-cdef void history_conflict(Conn *c, Tx *tx) noexcept nogil:
-    """A transaction has failed: explains it, finds all whose commits made the difference."""
+cdef bint history_conflict(Conn *c, Tx *tx) noexcept nogil:
+    """A transaction has failed: explains it, finds all whose commits made the difference.
+
+    Returns whether somebody else was in the way: a connection's own doing earns no priority.
+    """
     cdef Core *core = c.core
     cdef const xs_commit *record
     cdef uint64_t[BLAME_TRIALS] owners
     cdef uint32_t guilty = 0, looked = 0, tried = 0
+    cdef bint others
     cdef Domain *d
     history_trim(core)
     history_summary(core)
@@ -223,7 +231,7 @@ cdef void history_conflict(Conn *c, Tx *tx) noexcept nogil:
     if core.summary_ns < 0:
         core.summary_ns = core.now
     c.dom.suffered += 1
-    explain(c, tx)
+    others = explain(c, tx)
     effect_log(core, True, b"connection %lld: transaction %lld of domain %lld conflicts", c.id,
                tx.id, c.domid)
     record = core.history.newest
@@ -248,6 +256,7 @@ cdef void history_conflict(Conn *c, Tx *tx) noexcept nogil:
     if guilty == 0:
         core.failed_alone += 1
         effect_log(core, True, b"connection %lld: nobody is to blame", c.id, 0, 0)
+    return others
 
 
 cdef void history_summary(Core *core) noexcept nogil:

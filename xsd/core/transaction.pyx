@@ -444,6 +444,25 @@ cdef bint unlucky(Core *core) noexcept nogil:
     return (core.dice >> 33) % 3 == 0
 
 
+cdef void learn(Conn *c, Tx *tx) noexcept nogil:
+    """Counts failures in a row; what a transaction saw tells what its next try will see."""
+    cdef Core *core = c.core
+    if core.priority_after == 0:
+        return
+    c.failures += 1
+    xs_pathset_free(&c.foreseen, &core.mem, &c.dom.account)
+    if c.failures >= core.priority_after:
+        c.foreseen = tx.seen
+        memset(&tx.seen, 0, sizeof(tx.seen))
+
+
+cdef void forget_failures(Conn *c) noexcept nogil:
+    """A transaction has succeeded."""
+    if c.failures > 0:
+        c.failures = 0
+        xs_pathset_free(&c.foreseen, &c.core.mem, &c.dom.account)
+
+
 cdef int commit(Conn *c, Tx *tx) noexcept nogil:
     """Tries the cheapest way that is right; see the top of this file."""
     cdef Core *core = c.core
@@ -475,22 +494,9 @@ cdef int commit(Conn *c, Tx *tx) noexcept nogil:
     rc = commit_merge(c, tx) if same else commit_replay(c, tx)
     if rc == XS_EAGAIN:
         core.conflicts += 1
-        history_conflict(c, tx)
+        if history_conflict(c, tx):
+            learn(c, tx)
     return rc
-
-
-cdef void learn(Conn *c, Tx *tx, int rc) noexcept nogil:
-    """Counts failures in a row; what a transaction saw tells what its next try will see."""
-    cdef Core *core = c.core
-    if rc == XS_EAGAIN and core.priority_after > 0:
-        c.failures += 1
-        xs_pathset_free(&c.foreseen, &core.mem, &c.dom.account)
-        if c.failures >= core.priority_after:
-            c.foreseen = tx.seen
-            memset(&tx.seen, 0, sizeof(tx.seen))
-    elif rc == XS_OK and c.failures > 0:
-        c.failures = 0
-        xs_pathset_free(&c.foreseen, &core.mem, &c.dom.account)
 
 
 cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogil:
@@ -507,7 +513,8 @@ cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) 
             return RC_WAIT
         if rc == XS_OK and tx.log.count > 0 and c.core.open_tx > 1:
             write_rate_charge(c, 1)
-        learn(c, tx, rc)
+        if rc == XS_OK:
+            forget_failures(c)
     else:
         c.core.aborts += 1
     tx_free(c, tx)

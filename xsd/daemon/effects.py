@@ -49,7 +49,7 @@ class Effects:
             except Exception:
                 _logger.exception("effect %s failed", kind)
                 error, data = "EIO", b""
-            if kind not in ("release", "notice"):
+            if kind not in ("release", "notice", "log"):
                 self._engine.complete(self._clock(), number, error, data)
 
     def _carry_out(self, kind: str, conn: int, args: tuple[object, ...]) -> tuple[str, bytes]:
@@ -67,6 +67,8 @@ class Effects:
                 # What stands behind the last NUL does not count.
                 answer = self._control.dispatch(payload.split(b"\0")[:-1], conn)
                 return (answer.errno, b"") if isinstance(answer, ControlError) else ("", answer)
+            case "log", (str(text), detail):
+                _logger.log(logging.DEBUG if detail else logging.INFO, "%s", text)
             case "notice", (int(domid), str(quota), over):
                 _logger.warning("domain %d: %s %s soft quota", domid, quota,
                                 "above its" if over else "no longer above its")

@@ -15,10 +15,12 @@ import uvloop
 from xsd.core.engine import ERROR_NAMES, Engine
 from xsd.daemon import config, logs, pidfile, process
 from xsd.daemon.accesslog import AccessLog
+from xsd.daemon.conflicts import register_conflicts
 from xsd.daemon.control import ControlRegistry, register_all
 from xsd.daemon.effects import Effects
 from xsd.daemon.requests import records
 from xsd.daemon.settings import Settings
+from xsd.daemon.tuning import Tuning
 from xsd.daemon.view import View
 from xsd.io.listener import Listener, ListenError, listen
 from xsd.io.sockets import Sockets
@@ -69,6 +71,7 @@ def engine_for(settings: Settings) -> Engine:
         event_timeout_ns=settings.timeout.watch_event * 1_000_000_000,
         keep_orphans=settings.domains.keep_orphans,
         socket_output_max=settings.socket.output_limit,
+        log_debug=_logger.isEnabledFor(logging.DEBUG),
     )
     return engine
 
@@ -102,6 +105,8 @@ class Daemon:
         self._loop = uvloop.new_event_loop()
         control = ControlRegistry()
         register_all(control, View(self._engine), self._access)
+        tuning = Tuning(self._engine, settings)
+        register_conflicts(control, self._engine, tuning, time.monotonic_ns)
         self._effects = Effects(self._engine, host, control, time.monotonic_ns)
         self._sockets = Sockets(self._engine, self._loop, self._effects.run, self._settled,
                                 settings.xen.store_domid)

@@ -117,19 +117,30 @@ class TransactionSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConflictSettings:
-    """Credit of domains whose writes make transactions of others fail."""
+    """Credit of domains whose writes make transactions of others fail.
+
+    A connection gets priority after ``priority_after`` failures in a row (0: never), and for
+    ``priority_seconds`` at most others are held back for it.
+    """
 
     active: bool
     burst_limit: float
     max_history_seconds: float
     rate_limit_is_aggregate: bool
+    priority_after: int
+    priority_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRateSettings:
-    """Limit of writes while transactions are open."""
+    """Limit of writes while transactions are open: what all guests share, what one may save,
+    what all together, and for how many newcomers the common reserve may go into debt."""
 
     active: bool
+    writes_per_second: int
+    burst: int
+    reserve: int
+    newcomers: int
 
 
 @dataclass(frozen=True, slots=True)

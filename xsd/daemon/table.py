@@ -319,7 +319,31 @@ def _rows() -> Iterator[Row]:
         oxen="conflict-rate-limit-is-aggregate",
     )
 
+    yield Row(
+        "conflict.priority-after",
+        Int(0, 1_000_000),
+        8,
+        "Failures in a row after which a connection's next transaction has priority; 0: never.",
+    )
+    yield Row(
+        "conflict.priority-seconds",
+        Float(0, 60),
+        0.2,
+        "How long at most others are held back for a transaction with priority.",
+    )
+
     yield Row("write-rate.active", Bool(), False, "Whether this is done.")
+    yield Row(
+        "write-rate.writes-per-second", Int(1, 1_000_000), 200, "What all guests earn together."
+    )
+    yield Row("write-rate.burst", Int(1, 1_000_000), 10, "Writes that one guest can save.")
+    yield Row("write-rate.reserve", Int(0, 1_000_000), 1000, "Writes saved by all together.")
+    yield Row(
+        "write-rate.newcomers",
+        Int(0, 1_000_000),
+        5,
+        "New guests that are equipped even when nothing has been saved.",
+    )
 
     yield Row(
         "log.file",
