@@ -45,20 +45,81 @@ from xsd.core.watches cimport events_abort, events_begin, events_for_log, events
 from xsd.core.writerate cimport write_rate_charge
 
 
+cdef enum:
+    FEW = 8 # transactions of one connection that are found without a table
+
+
 # ---- life --------------------------------------------------------------------------
 
 cdef Tx *tx_find(Conn *c, uint32_t id) noexcept nogil:
-    """The open transaction of this id; the one used last is found first."""
-    cdef Tx *prev = NULL
-    cdef Tx *tx = c.tx
+    """The open transaction of this id: by table, or in a list while they are few."""
+    cdef Tx *tx
+    if c.tx_table != NULL:
+        tx = c.tx_table[id & (c.tx_buckets - 1)]
+        while tx != NULL and tx.id != id:
+            tx = tx.chain
+        return tx
+    tx = c.tx
     while tx != NULL and tx.id != id:
-        prev = tx
         tx = tx.next
-    if tx != NULL and prev != NULL:
-        prev.next = tx.next
-        tx.next = c.tx
-        c.tx = tx
     return tx
+
+
+cdef void tabulate(Conn *c, Tx *tx) noexcept nogil:
+    cdef Tx **bucket = &c.tx_table[tx.id & (c.tx_buckets - 1)]
+    tx.chain = bucket[0]
+    bucket[0] = tx
+
+
+cdef void grow_table(Conn *c) noexcept nogil:
+    """Doubles the table of a connection with many transactions. Failing is harmless."""
+    cdef Core *core = c.core
+    cdef size_t want = 4 * FEW if c.tx_table == NULL else 2 * c.tx_buckets
+    cdef Tx **fresh = <Tx **>xs_mem_zalloc(&core.mem, &c.dom.account, want * sizeof(Tx *))
+    cdef Tx *tx = c.tx
+    if fresh == NULL:
+        return
+    xs_mem_free(&core.mem, &c.dom.account, c.tx_table, c.tx_buckets * sizeof(Tx *))
+    c.tx_table = fresh
+    c.tx_buckets = want
+    while tx != NULL:
+        tabulate(c, tx)
+        tx = tx.next
+
+
+cdef void join(Conn *c, Tx *tx) noexcept nogil:
+    """Adds a transaction to its connection."""
+    tx.next = c.tx
+    if c.tx != NULL:
+        c.tx.prev = tx
+    c.tx = tx
+    c.tx_count += 1
+    if c.tx_table != NULL:
+        tabulate(c, tx)
+    if c.tx_count > FEW and c.tx_count > c.tx_buckets:
+        grow_table(c)
+
+
+cdef void leave(Conn *c, Tx *tx) noexcept nogil:
+    """Takes a transaction from its connection; the table goes with the last one."""
+    cdef Tx **link
+    if tx.prev != NULL:
+        tx.prev.next = tx.next
+    else:
+        c.tx = tx.next
+    if tx.next != NULL:
+        tx.next.prev = tx.prev
+    c.tx_count -= 1
+    if c.tx_table == NULL:
+        return
+    link = &c.tx_table[tx.id & (c.tx_buckets - 1)]
+    while link[0] != tx:
+        link = &link[0].chain
+    link[0] = tx.chain
+    if c.tx_count == 0:
+        xs_mem_free(&c.core.mem, &c.dom.account, c.tx_table, c.tx_buckets * sizeof(Tx *))
+        c.tx_table = NULL
+        c.tx_buckets = 0
 
 
 cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
@@ -76,10 +137,7 @@ cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
 
 cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     cdef Core *core = c.core
-    cdef Tx **link = &c.tx
-    while link[0] != tx:
-        link = &link[0].next
-    link[0] = tx.next
+    leave(c, tx)
     history_tx_ends(core, tx)
     if c.asking == tx:
         c.asking = NULL
@@ -129,8 +187,7 @@ cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogi
     tx.top = xs_tree_share(core.top)
     tx.start_ns = core.now
     tx.conn = c
-    tx.next = c.tx
-    c.tx = tx
+    join(c, tx)
     c.last_tx = id
     tx.all_next = core.all_tx
     if core.all_tx != NULL:

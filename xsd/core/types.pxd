@@ -106,6 +106,8 @@ cdef struct Cause:
 cdef struct Tx:
     uint32_t id
     Tx *next             # of the connection
+    Tx *prev
+    Tx *chain            # in its bucket, when the connection has many
     Tx *all_prev         # of everybody
     Tx *all_next
     xs_node *base        # the tree as it was at the start
@@ -150,7 +152,10 @@ cdef struct Conn:
     uint32_t error       # error word of the ring
     Domain *dom
     xs_watch_owner watches
-    Tx *tx
+    Tx *tx               # open transactions
+    uint32_t tx_count
+    Tx **tx_table        # by id; NULL while they are few
+    size_t tx_buckets    # a power of two
     uint32_t last_tx
     xs_outq out
     char *inp            # input that could not be handled yet
