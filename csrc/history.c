@@ -49,6 +49,17 @@ void xs_history_record(struct xs_history *h, const struct xs_author *author,
     h->count++;
 }
 
+void xs_history_extend(struct xs_history *h, const struct xs_author *author,
+                       struct xs_node *after)
+{
+    struct xs_commit *c = h->newest;
+
+    c->number = h->number;
+    c->author = *author;
+    xs_tree_drop(h->tree, c->after);
+    c->after = after;
+}
+
 void xs_history_forget(struct xs_history *h, uint64_t number)
 {
     while (h->oldest != NULL && h->oldest->number <= number) {

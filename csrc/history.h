@@ -66,6 +66,11 @@ void xs_history_count(struct xs_history *h, const struct xs_author *author);
 void xs_history_record(struct xs_history *h, const struct xs_author *author,
                        struct xs_node *before, struct xs_node *after);
 
+/* The commit counted last belongs to the newest record: same author, and nothing between.
+ * Takes the reference. */
+void xs_history_extend(struct xs_history *h, const struct xs_author *author,
+                       struct xs_node *after);
+
 /* Forgets records up to and including this number. */
 void xs_history_forget(struct xs_history *h, uint64_t number);
 

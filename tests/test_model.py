@@ -802,45 +802,66 @@ def test_a_transaction_sees_the_tree_of_its_start(world: World) -> None:
 @pytest.mark.parametrize(
     ("seen", "disturbance", "conflict"),
     [
+        # A value: told by READ, and by nothing else.
         ((Msg.READ, b"/a\0"), (Msg.WRITE, b"/a\0v"), True),
-        ((Msg.READ, b"/a\0"), (Msg.SET_PERMS, b"/a\0r0\0"), True),
+        ((Msg.READ, b"/a\0"), (Msg.WRITE, b"/a\0"), False),
+        ((Msg.READ, b"/a\0"), (Msg.SET_PERMS, b"/a\0r0\0"), False),
         ((Msg.READ, b"/a\0"), (Msg.MKDIR, b"/a/new\0"), False),
         ((Msg.READ, b"/a\0"), (Msg.WRITE, b"/a/b\0v"), False),
         ((Msg.READ, b"/a\0"), (Msg.RM, b"/a\0"), True),
         ((Msg.READ, b"/a\0"), (Msg.RM, b"/a/b\0"), False),
+        # What is not there: ENOENT stays ENOENT until the node itself comes.
         ((Msg.READ, b"/none\0"), (Msg.MKDIR, b"/none\0"), True),
-        ((Msg.READ, b"/none/x\0"), (Msg.MKDIR, b"/none\0"), True),
+        ((Msg.READ, b"/none/x\0"), (Msg.MKDIR, b"/none\0"), False),
+        ((Msg.READ, b"/none/x\0"), (Msg.MKDIR, b"/none/x/y\0"), True),
         ((Msg.READ, b"/none/x\0"), (Msg.MKDIR, b"/other\0"), False),
-        ((Msg.READ, b"/none/x\0"), (Msg.SET_PERMS, b"/\0r0\0"), True),
-        ((Msg.GET_PERMS, b"/a\0"), (Msg.WRITE, b"/a\0v"), True),
+        ((Msg.READ, b"/none/x\0"), (Msg.SET_PERMS, b"/\0r0\0"), False),
+        # Permissions.
+        ((Msg.GET_PERMS, b"/a\0"), (Msg.WRITE, b"/a\0v"), False),
+        ((Msg.GET_PERMS, b"/a\0"), (Msg.SET_PERMS, b"/a\0r0\0"), True),
+        ((Msg.GET_PERMS, b"/a\0"), (Msg.SET_PERMS, b"/a\0n0\0"), False),
+        ((Msg.GET_PERMS, b"/none\0"), (Msg.MKDIR, b"/none\0"), True),
+        ((Msg.GET_PERMS, b"@releaseDomain\0"), (Msg.SET_PERMS, b"@releaseDomain\0n0\0"), True),
+        # Names of children: a new one or one less, but not what is in them.
         ((Msg.DIRECTORY, b"/a\0"), (Msg.MKDIR, b"/a/new\0"), True),
         ((Msg.DIRECTORY, b"/a\0"), (Msg.RM, b"/a/b\0"), True),
         ((Msg.DIRECTORY, b"/a\0"), (Msg.WRITE, b"/a/b\0v"), False),
         ((Msg.DIRECTORY, b"/a\0"), (Msg.MKDIR, b"/a/b/new\0"), False),
+        ((Msg.DIRECTORY, b"/a\0"), (Msg.SET_PERMS, b"/a\0r0\0"), False),
+        ((Msg.DIRECTORY, b"/\0"), (Msg.MKDIR, b"/new\0"), True),
         ((Msg.DIRECTORY_PART, b"/a\x000\0"), (Msg.MKDIR, b"/a/new\0"), True),
+        ((Msg.DIRECTORY_PART, b"/a\x000\0"), (Msg.WRITE, b"/a\0v"), False),
+        ((Msg.DIRECTORY_PART, b"/a\x009\0"), (Msg.MKDIR, b"/a/new\0"), False),
+        # A change that is told OK again may be made again, wherever it finds the tree.
         ((Msg.MKDIR, b"/a/x\0"), (Msg.MKDIR, b"/a/y\0"), False),
-        ((Msg.MKDIR, b"/a/x\0"), (Msg.MKDIR, b"/a/x\0"), True),
-        ((Msg.MKDIR, b"/a/x/y\0"), (Msg.MKDIR, b"/a/x\0"), True),
-        ((Msg.MKDIR, b"/a/x\0"), (Msg.SET_PERMS, b"/a\0r0\0"), True),
-        ((Msg.MKDIR, b"/a\0"), (Msg.RM, b"/a\0"), True),
-        ((Msg.WRITE, b"/a\0v"), (Msg.WRITE, b"/a\0v"), True),
+        ((Msg.MKDIR, b"/a/x\0"), (Msg.MKDIR, b"/a/x\0"), False),
+        ((Msg.MKDIR, b"/a/x/y\0"), (Msg.MKDIR, b"/a/x\0"), False),
+        ((Msg.MKDIR, b"/a/x\0"), (Msg.SET_PERMS, b"/a\0r0\0"), False),
+        ((Msg.MKDIR, b"/a/x\0"), (Msg.RM, b"/a\0"), False),
+        ((Msg.MKDIR, b"/a\0"), (Msg.RM, b"/a\0"), False),
+        ((Msg.WRITE, b"/a\0v"), (Msg.WRITE, b"/a\0w"), False),
         ((Msg.WRITE, b"/a\0v"), (Msg.WRITE, b"/a/b\0v"), False),
         ((Msg.WRITE, b"/a/b\0v"), (Msg.WRITE, b"/a\0v"), False),
-        ((Msg.RM, b"/a\0"), (Msg.WRITE, b"/a/b/c\0v"), True),
-        ((Msg.RM, b"/a\0"), (Msg.MKDIR, b"/a/b/c/d\0"), True),
+        ((Msg.WRITE, b"/a/b\0v"), (Msg.RM, b"/a\0"), False),
+        ((Msg.RM, b"/a\0"), (Msg.WRITE, b"/a/b/c\0v"), False),
+        ((Msg.RM, b"/a\0"), (Msg.MKDIR, b"/a/b/c/d\0"), False),
         ((Msg.RM, b"/a/b\0"), (Msg.MKDIR, b"/a/new\0"), False),
+        ((Msg.RM, b"/a/b\0"), (Msg.RM, b"/a/b\0"), False),
         ((Msg.RM, b"/a/b\0"), (Msg.RM, b"/a\0"), True),
-        ((Msg.RM, b"/none\0"), (Msg.MKDIR, b"/none\0"), True),
+        ((Msg.RM, b"/none\0"), (Msg.MKDIR, b"/none\0"), False),
         ((Msg.RM, b"/none\0"), (Msg.MKDIR, b"/other\0"), False),
-        ((Msg.SET_PERMS, b"/a\0r0\0"), (Msg.WRITE, b"/a\0v"), True),
+        ((Msg.RM, b"/none/x\0"), (Msg.MKDIR, b"/none\0"), True),
+        ((Msg.SET_PERMS, b"/a\0r0\0"), (Msg.WRITE, b"/a\0v"), False),
+        ((Msg.SET_PERMS, b"/a\0r0\0"), (Msg.SET_PERMS, b"/a\0b0\0"), False),
         ((Msg.SET_PERMS, b"/a\0r0\0"), (Msg.MKDIR, b"/a/new\0"), False),
-        ((Msg.GET_PERMS, b"@releaseDomain\0"), (Msg.SET_PERMS, b"@releaseDomain\0n0\0"), True),
+        ((Msg.SET_PERMS, b"/a\0r0\0"), (Msg.RM, b"/a\0"), True),
+        ((Msg.SET_PERMS, b"/none\0r0\0"), (Msg.MKDIR, b"/none\0"), True),
     ],
 )
 def test_conflicts(
     world: World, seen: tuple[int, bytes], disturbance: tuple[int, bytes], conflict: bool
 ) -> None:
-    """A commit fails exactly when something that the transaction saw has moved since its start."""
+    """A commit fails exactly when something that it was answered would now be answered otherwise."""
     dom0, other = world.socket(), world.socket()
     assert dom0.write(b"/a/b/c", b"v") == OK
     tx = dom0.start()
@@ -850,6 +871,68 @@ def test_conflicts(
     before = world.tree()
     assert dom0.end(tx) == ("EAGAIN" if conflict else OK)
     assert (world.tree() == before) is conflict
+
+
+def test_the_later_of_two_blind_writes_stays(world: World) -> None:
+    """Who did not look is not in the way; the commit comes after what was written before it."""
+    dom0, other = world.socket(), world.socket()
+    tx = dom0.start()
+    assert dom0.write(b"/a/b", b"in", tx) == OK
+    assert dom0.rm(b"/old", tx) == OK
+    assert other.write(b"/a/b", b"out") == OK
+    assert other.write(b"/old/x", b"v") == OK
+    assert dom0.end(tx) == OK
+    assert (dom0.read(b"/a/b"), dom0.read(b"/old")) == (b"in", "ENOENT")
+
+
+def test_a_node_that_has_come_back_as_it_was_is_no_conflict(world: World) -> None:
+    """What counts is the answer, not that there was a change."""
+    dom0, other = world.socket(), world.socket()
+    assert dom0.write(b"/a/b", b"v") == OK
+    tx = dom0.start()
+    assert (dom0.read(b"/a/b", tx), dom0.ls(b"/a", tx)) == (b"v", [b"b"])
+    assert dom0.write(b"/mark", b"", tx) == OK
+    assert other.rm(b"/a") == OK
+    assert other.write(b"/a/b", b"v") == OK
+    assert dom0.end(tx) == OK
+
+
+@pytest.mark.parametrize(
+    ("name", "conflict"), [(b"/a/new", True), (b"/a/b/new", False), (b"/new", False)]
+)
+def test_a_listing_conflicts_with_a_child_and_making_a_sibling_does_not(
+    world: World, name: bytes, conflict: bool
+) -> None:
+    """DIRECTORY tells which children there are; MKDIR of one says nothing about the others."""
+    dom0, other = world.socket(), world.socket()
+    assert dom0.mkdir(b"/a/b") == OK
+    looking, making = dom0.start(), dom0.start()
+    assert dom0.ls(b"/a", looking) == [b"b"]
+    assert dom0.mkdir(b"/mark", looking) == OK
+    assert dom0.mkdir(b"/a/mine", making) == OK
+    assert other.mkdir(name) == OK
+    assert dom0.end(looking) == ("EAGAIN" if conflict else OK)
+    assert dom0.end(making) == OK
+    assert dom0.ls(b"/a") == sorted({b"b", b"mine"} | ({b"new"} if name == b"/a/new" else set()))
+
+
+@pytest.mark.parametrize(
+    ("entries", "conflict"),
+    [((b"n0", b"b1"), False), ((b"b0",), False), ((b"n0", b"r1"), True), ((b"w0",), True)],
+)
+def test_rights_are_seen_as_far_as_they_are_used(
+    world: World, entries: tuple[bytes, ...], conflict: bool
+) -> None:
+    """A guest that has read and made a child needs both rights again, and no others."""
+    dom0, guest = world.socket(), world.guest(1)
+    assert dom0.write(b"/shared", b"v") == OK
+    assert dom0.setperms(b"/shared", b"n0", b"b1", b"r2") == OK
+    tx = guest.start()
+    assert guest.read(b"/shared", tx) == b"v"
+    assert guest.mkdir(b"/shared/mine", tx) == OK
+    assert dom0.setperms(b"/shared", *entries) == OK
+    assert guest.end(tx) == ("EAGAIN" if conflict else OK)
+    assert dom0.ls(b"/shared") == ([] if conflict else [b"mine"])
 
 
 def test_reading_never_conflicts(world: World) -> None:
@@ -864,14 +947,18 @@ def test_reading_never_conflicts(world: World) -> None:
     assert dom0.end(tx) == OK
 
 
-def test_ones_own_change_outside_conflicts(world: World) -> None:
-    """The connection that wrote does not matter."""
+@pytest.mark.parametrize("looked", [True, False])
+def test_ones_own_change_outside_is_like_any_other(world: World, looked: bool) -> None:
+    """It conflicts with what the transaction saw, and with nothing else."""
     dom0 = world.socket()
+    assert dom0.write(b"/a", b"old") == OK
     tx = dom0.start()
+    if looked:
+        assert dom0.read(b"/a", tx) == b"old"
     assert dom0.write(b"/a", b"in", tx) == OK
     assert dom0.write(b"/a", b"out") == OK
-    assert dom0.end(tx) == "EAGAIN"
-    assert dom0.read(b"/a") == b"out"
+    assert dom0.end(tx) == ("EAGAIN" if looked else OK)
+    assert dom0.read(b"/a") == (b"out" if looked else b"in")
 
 
 def test_a_commit_cannot_reach_into_what_another_domain_built_meanwhile(world: World) -> None:

@@ -100,6 +100,7 @@ cdef void conn_reset(Conn *c) noexcept nogil:
     conn_reset_watches(c)
     tx_abort_all(c)
     c.failures = 0
+    c.hold_until = 0
     xs_outq_clear(&c.out, message_gone, c)
     xs_mem_free(&c.core.mem, &c.dom.account, c.inp, c.inp_cap)
     c.inp = NULL
@@ -328,7 +329,7 @@ cdef void reply_error(Conn *c, const xs_header *request, int error) noexcept nog
     """Queues an error; there is always room for it."""
     cdef const char *name = xs_error_name(error)
     cdef xs_header h = request[0]
-    c.core.errors[error & 31] += 1
+    c.core.errors[error & 31] += not c.replaying
     h.type = XS_OP_ERROR
     h.len = <uint32_t>(strlen(name) + 1)
     memcpy(put(c, &h), name, h.len)

@@ -4,8 +4,8 @@
 Each domain has credit up to a limit and loses a point for each conflict it is proven to have
 caused. Without credit it is paused: its ring is neither read nor written. Points come back with
 time, one a period: to one domain in turn, paused ones first, or, when the rate is not an
-aggregate, to every domain. A pause lasts at least one period, for the clock starts anew when
-the first domain is paused.
+aggregate, to every domain. A pause lasts at least one period: the clock starts anew when the
+first domain is paused, and nobody's pause is ended by a point that comes sooner.
 
 Nothing looks at domains that have their full credit, and no time is asked for when all have.
 """
@@ -138,6 +138,11 @@ cdef void give(Core *core, Domain *d) noexcept nogil:
             mark_dirty(d.conn) # what waits for it may be written again
 
 
+cdef int64_t pause_end(const Core *core, const Domain *d) noexcept nogil:
+    """The earliest time at which a paused domain may be given a point."""
+    return d.paused_since + core.credit_period_ns
+
+
 cdef void replenish_one(Core *core) noexcept nogil:
     """The point of this period goes to who has waited longest: first to those paused."""
     cdef Domain *d
@@ -161,7 +166,8 @@ cdef void replenish_each(Core *core) noexcept nogil:
     cdef Domain *last = core.penalised_last
     while core.penalised_first != NULL:
         d = unqueue_penalised(core)
-        give(core, d)
+        if not credit_paused(core, d) or core.now >= pause_end(core, d):
+            give(core, d)
         if d.credit < core.credit_limit:
             queue_penalised(core, d)
         if d == last:
@@ -172,6 +178,8 @@ cdef int64_t credit_tick(Core *core) noexcept nogil:
     """Gives what is due. When to come back, or -1 when all have their full credit."""
     if core.paused_first == NULL and core.penalised_first == NULL:
         return -1
+    if core.paused_first != NULL and core.credit_tick < pause_end(core, core.paused_first):
+        core.credit_tick = pause_end(core, core.paused_first) # who came before it has died
     if core.now >= core.credit_tick:
         if core.credit_aggregate:
             replenish_one(core)
@@ -197,4 +205,5 @@ cdef void credit_reset(Core *core) noexcept nogil:
         d.credit = core.credit_limit
         if d.conn != NULL:
             conn_wake(d.conn)
+            mark_dirty(d.conn)
         d = d.next

@@ -350,5 +350,6 @@ cdef extern from "history.h" nogil:
     void xs_history_count(xs_history *h, const xs_author *author)
     void xs_history_record(xs_history *h, const xs_author *author, xs_node *before,
                            xs_node *after)
+    void xs_history_extend(xs_history *h, const xs_author *author, xs_node *after)
     void xs_history_forget(xs_history *h, uint64_t number)
     const xs_author *xs_history_author(const xs_history *h, uint64_t stamp)

@@ -44,7 +44,7 @@ from xsd.core.credit cimport credit_paused, credit_reset, credit_tick
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effect_find, effect_next, effect_remove, effects_free
 from xsd.core.history cimport (
-    blames_free, history_deadline, history_summary, history_trim, priority_deadline)
+    blames_free, history_deadline, history_summary, history_summary_deadline, history_trim, priority_deadline)
 from xsd.core.lifecycle cimport (
     complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
     op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
@@ -207,6 +207,7 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     if c.asking != NULL:
         replay_note(c, c.asking, h, p)
     c.absent_count = 0
+    c.hold_until = 0
     c.requests += 1
     core.requests[h.type if h.type < 32 else 31] += 1
     if core.access_on:
@@ -522,6 +523,7 @@ cdef class Engine:
         next = sooner(next, priority_deadline(core))
         next = sooner(next, credit_tick(core))
         next = sooner(next, history_deadline(core))
+        next = sooner(next, history_summary_deadline(core))
         next = sooner(next, write_rate_tick(core))
         if core.starved:
             core.starved = False
@@ -677,8 +679,18 @@ cdef class Engine:
         row (0: never), and for how many nanoseconds others are held back. Write rate: whether,
         writes per second of all guests, what one may save, what all together, for how many
         newcomers the reserve may go into debt. log_debug: whether details go to the log.
+
+        Raises ValueError for a figure that cannot be, and changes nothing then.
         """
         cdef Core *core = self.core
+        for name, value, least in (
+                ("event_timeout_ns", event_timeout_ns, 0), ("period_ns", period_ns, 1),
+                ("burst_limit", burst_limit, 1e-3), ("priority_after", priority_after, 0),
+                ("priority_hold_ns", priority_hold_ns, 0),
+                ("writes_per_second", writes_per_second, 1), ("write_burst", write_burst, 0),
+                ("write_reserve", write_reserve, 0), ("write_newcomers", write_newcomers, 0)):
+            if value is not None and not value >= least:
+                raise ValueError(f"{name}={value}: expected {least} or more")
         if quota is not None:
             core.quota_on = quota
         if perms is not None:

@@ -9,6 +9,7 @@ cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *b
 cdef void history_tx_begins(Core *core, Tx *tx) noexcept nogil
 cdef void history_tx_ends(Core *core, Tx *tx) noexcept nogil
 cdef void history_trim(Core *core) noexcept nogil
+cdef int64_t history_summary_deadline(const Core *core) noexcept nogil
 cdef int64_t history_deadline(const Core *core) noexcept nogil
 cdef bint history_conflict(Conn *c, Tx *tx) noexcept nogil
 cdef void history_summary(Core *core) noexcept nogil

@@ -8,11 +8,16 @@ transaction that is young enough to be protected might fail because of them. Soc
 privileged domain are free to conflict: their commits are never recorded, so they are never
 blamed.
 
+Commits of one author that follow each other, with no commit of others and no start of a
+transaction between them, share one record: nobody could tell them apart, and whoever writes
+all the time does not fill the history.
+
 A transaction that fails asks, newest first, each record since its start, of others than its own
 connection and of authors not blamed yet: did this commit change anything I saw (stamps), and
 if so, would I have been answered as I was before it, but not after it (trial)? Whoever is found
-so is charged one point. The work is bounded: at most BLAME_RECORDS records are looked at, at
-most BLAME_TRIALS of them tried.
+so is charged one point. The work is bounded: at most BLAME_RECORDS records are looked at, with
+BLAME_TRIALS trials. If what is older than those has made a difference as well, one who is to
+blame for that is found by halving, so that nobody can hide behind the number of his commits.
 
 Priority. A connection whose transactions have failed several times in a row gets priority for
 its next one: until that one ends, and for a bounded time at most, commits of others that would
@@ -27,7 +32,7 @@ from xsd.core.connection cimport conn_wake
 from xsd.core.credit cimport credit_charge
 from xsd.core.cxs cimport (
     XS_OK, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool, xs_author, xs_commit, xs_found,
-    xs_history_author, xs_history_count, xs_history_forget, xs_history_record,
+    xs_history_author, xs_history_count, xs_history_extend, xs_history_forget, xs_history_record,
     xs_history_reserve, xs_mem_alloc, xs_mem_free, xs_mem_zalloc, xs_node, xs_path_set,
     xs_pathset, xs_pathset_free, xs_pathset_next, xs_seen, xs_tree_find, xs_tree_same,
     xs_tree_same_subtree, xs_tree_share)
@@ -38,8 +43,9 @@ from xsd.core.transaction cimport tx_clear
 from xsd.core.types cimport BLAMES, Blame, CONN_RING, Conn, Core, Domain, Tx
 
 cdef enum:
-    BLAME_RECORDS = 512         # looked at per failed commit
-    BLAME_TRIALS = 16           # tried: two replays each
+    BLAME_RECORDS = 512         # looked at one by one per failed commit
+    BLAME_TRIALS = 32           # replays for those
+    BLAME_MOVED = 16            # paths whose change is looked for first
 
 cdef int64_t SUMMARY_NS = 120_000_000_000
 
@@ -65,6 +71,7 @@ cdef int history_reserve(Core *core, const Conn *c, const Tx *ending) noexcept n
 cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *before) noexcept nogil:
     """A commit has taken effect; `before` was the top until then. Borrowed."""
     cdef xs_author author
+    cdef const xs_commit *last
     if core.all_tx == NULL:
         return
     memset(&author, 0, sizeof(author))
@@ -77,9 +84,15 @@ cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *b
     if ending != NULL:
         author.tx = ending.id
     xs_history_count(&core.history, &author)
-    if recorded(c) and history_wanted(core, ending):
-        xs_history_record(&core.history, &author, xs_tree_share(before),
-                          xs_tree_share(core.top))
+    if not recorded(c) or not history_wanted(core, ending):
+        return
+    last = core.history.newest
+    if (last != NULL and last.author.owner == author.owner and last.after == before
+            and core.all_tx.start_commit < last.number):
+        xs_history_extend(&core.history, &author, xs_tree_share(core.top))
+        return
+    core.tick_wanted |= core.history.count == 0 # for somebody must forget it
+    xs_history_record(&core.history, &author, xs_tree_share(before), xs_tree_share(core.top))
 
 
 cdef void history_trim(Core *core) noexcept nogil:
@@ -103,8 +116,9 @@ cdef void history_tx_begins(Core *core, Tx *tx) noexcept nogil:
     tx.start_commit = core.history.number
     if core.young == NULL:
         core.young = tx
-    if core.priority_after > 0 and tx.conn.failures >= core.priority_after \
-            and core.priority == NULL:
+    if (core.priority_after > 0 and tx.conn.failures >= core.priority_after
+            and priority_free(core, tx.conn)):
+        priority_release(core)
         core.priority = tx
         tx.hold_until = core.now + core.priority_hold_ns
         core.tick_wanted = True
@@ -190,28 +204,116 @@ cdef bint explain(Conn *c, Tx *tx) noexcept nogil:
     return author == NULL or author.owner != c.watches.id
 
 
-cdef bint decides(Conn *c, Tx *tx, const xs_commit *record) noexcept nogil:
-    """Whether a transaction would have been answered as it was right before a commit, but not
-    right after it."""
-    cdef Tx again
-    cdef cbool before = False, after = True
-    if replay(c, tx, record.before, &again, &before) != XS_OK:
-        before = False
-    tx_clear(c.core, &again)
-    if not before:
-        return False
-    if replay(c, tx, record.after, &again, &after) != XS_OK:
-        after = True
-    tx_clear(c.core, &again)
-    return not after
+cdef enum:
+    UNKNOWN = -1  # memory ran out: nobody is charged for that
+
+# One failed commit being looked into.
+cdef struct Case:
+    Conn *conn
+    Tx *tx
+    const xs_seen *moved[BLAME_MOVED] # what was seen and has changed since
+    uint32_t moved_count              # more than BLAME_MOVED: too many to list
+    uint64_t owners[BLAME_TRIALS]     # who is guilty
+    uint32_t guilty
+    uint32_t trials
+    const xs_node *tried              # the tree of the last trial, and what it showed
+    int alike
 
 
-cdef bint blamed(const uint64_t *owners, uint32_t count, uint64_t owner) noexcept nogil:
+cdef bint touches(Core *core, const Case *q, const xs_commit *record) noexcept nogil:
+    """Whether a commit changed anything that was seen and is now different."""
     cdef uint32_t i
-    for i in range(count):
-        if owners[i] == owner:
+    if q.moved_count > BLAME_MOVED:
+        return first_change(core, &q.tx.seen, record.before, record.after) != NULL
+    for i in range(q.moved_count):
+        if sees_change(core, q.moved[i], record.before, record.after):
             return True
     return False
+
+
+cdef void case_open(Core *core, Case *q, Conn *c, Tx *tx) noexcept nogil:
+    cdef const xs_seen *seen = xs_pathset_next(&tx.seen, NULL)
+    memset(q, 0, sizeof(Case))
+    q.conn = c
+    q.tx = tx
+    q.tried = core.top # where it has just failed
+    while seen != NULL and q.moved_count <= BLAME_MOVED:
+        if sees_change(core, seen, tx.base, core.top):
+            if q.moved_count < BLAME_MOVED:
+                q.moved[q.moved_count] = seen
+            q.moved_count += 1
+        seen = xs_pathset_next(&tx.seen, seen)
+
+
+cdef int alike(Case *q, xs_node *root) noexcept nogil:
+    """Whether the transaction would be answered on this tree as it was: 1, 0 or UNKNOWN.
+
+    Neighbours in the history share trees, so the last result is kept.
+    """
+    cdef Tx again
+    cdef cbool same = False
+    cdef int rc
+    if q.tried == root:
+        return q.alike
+    q.trials += 1
+    rc = replay(q.conn, q.tx, root, &again, &same)
+    tx_clear(q.conn.core, &again)
+    q.tried = root
+    q.alike = UNKNOWN if rc != XS_OK else same
+    return q.alike
+
+
+cdef bint charged(const Case *q, uint64_t owner) noexcept nogil:
+    cdef uint32_t i
+    for i in range(q.guilty):
+        if q.owners[i] == owner:
+            return True
+    return False
+
+
+cdef void judge(Core *core, Case *q, const xs_commit *record) noexcept nogil:
+    """Charges a commit's author if the answers were the same right before it, but not after."""
+    cdef Domain *d
+    if (record.author.owner == q.conn.watches.id or charged(q, record.author.owner)
+            or q.guilty == BLAME_TRIALS or not touches(core, q, record)):
+        return
+    if alike(q, record.after) != 0 or alike(q, record.before) != 1:
+        return
+    q.owners[q.guilty] = record.author.owner
+    q.guilty += 1
+    d = core.domains[record.author.domid]
+    effect_log(core, True, b"domain %lld is to blame, commit %lld", record.author.domid,
+               <int64_t>record.number, 0)
+    if core.blames != NULL and core.blame_count > 0:
+        core.blames[(core.blame_count - 1) % BLAMES].guilty = True
+    if d != NULL and d.conn != NULL and d.conn.watches.id == record.author.owner:
+        credit_charge(core, d)
+
+
+cdef void halve(Core *core, Case *q, const xs_commit *newest) noexcept nogil:
+    """Finds one record, up to `newest`, with which the answers changed, if they have by then.
+
+    Two trials per doubling of their number.
+    """
+    cdef const xs_commit *first = newest
+    cdef const xs_commit *middle
+    cdef size_t count = 1, half, i
+    if alike(q, newest.after) != 0:
+        return
+    while first.older != NULL and first.older.number > q.tx.start_commit:
+        first = first.older
+        count += 1
+    while count > 1:
+        half = count // 2
+        middle = first
+        for i in range(half):
+            middle = middle.newer
+        if alike(q, middle.before) == 1:
+            first = middle
+            count -= half
+        else:
+            count = half
+    judge(core, q, first)
 
 
 cdef bint history_conflict(Conn *c, Tx *tx) noexcept nogil:
@@ -221,42 +323,37 @@ cdef bint history_conflict(Conn *c, Tx *tx) noexcept nogil:
     """
     cdef Core *core = c.core
     cdef const xs_commit *record
-    cdef uint64_t[BLAME_TRIALS] owners
-    cdef uint32_t guilty = 0, looked = 0, tried = 0
+    cdef uint32_t looked = 0
     cdef bint others
-    cdef Domain *d
+    cdef Case q
     history_trim(core)
     history_summary(core)
     core.failed += 1
     if core.summary_ns < 0:
         core.summary_ns = core.now
+        core.tick_wanted = True
     c.dom.suffered += 1
     others = explain(c, tx)
     effect_log(core, True, b"connection %lld: transaction %lld of domain %lld conflicts", c.id,
                tx.id, c.domid)
+    case_open(core, &q, c, tx)
     record = core.history.newest
     while (record != NULL and record.number > tx.start_commit and looked < BLAME_RECORDS
-            and tried < BLAME_TRIALS):
+            and q.trials < BLAME_TRIALS):
         looked += 1
-        if (record.author.owner != c.watches.id
-                and not blamed(owners, guilty, record.author.owner)
-                and first_change(core, &tx.seen, record.before, record.after) != NULL):
-            tried += 1
-            if decides(c, tx, record):
-                owners[guilty] = record.author.owner
-                guilty += 1
-                d = core.domains[record.author.domid]
-                effect_log(core, True, b"domain %lld is to blame, commit %lld",
-                           record.author.domid, <int64_t>record.number, 0)
-                if core.blames != NULL and core.blame_count > 0:
-                    core.blames[(core.blame_count - 1) % BLAMES].guilty = True
-                if d != NULL and d.conn != NULL and d.conn.watches.id == record.author.owner:
-                    credit_charge(core, d)
+        judge(core, &q, record)
         record = record.older
-    if guilty == 0:
+    if record != NULL and record.number > tx.start_commit:
+        halve(core, &q, record)
+    if q.guilty == 0:
         core.failed_alone += 1
         effect_log(core, True, b"connection %lld: nobody is to blame", c.id, 0, 0)
-    return others
+    return others or q.guilty > 0
+
+
+cdef int64_t history_summary_deadline(const Core *core) noexcept nogil:
+    """When the log is to be told, or -1 when there is nothing to tell."""
+    return -1 if core.summary_ns < 0 else core.summary_ns + SUMMARY_NS
 
 
 cdef void history_summary(Core *core) noexcept nogil:
@@ -289,6 +386,13 @@ cdef void blames_free(Core *core) noexcept nogil:
 
 # ---- priority --------------------------------------------------------------------------
 
+cdef bint priority_free(const Core *core, const Conn *c) noexcept nogil:
+    """Whether a connection may have priority: one at a time, and nobody keeps it by waiting."""
+    cdef const Tx *tx = core.priority
+    return (tx == NULL or core.now >= tx.hold_until
+            or (quota_applies(tx.conn) and not quota_applies(c)))
+
+
 cdef bint priority_breaks(Core *core, const Conn *c, xs_node *before,
                           xs_node *after) noexcept nogil:
     """Whether a commit must wait because it would break the transaction with priority."""
@@ -297,19 +401,26 @@ cdef bint priority_breaks(Core *core, const Conn *c, xs_node *before,
         return False
     if quota_applies(tx.conn) and (c == NULL or not quota_applies(c)):
         return False # nobody waits for somebody less privileged
+    if c != NULL and c.hold_until != 0 and core.now >= c.hold_until:
+        return False # nor for one after the other
     return (first_change(core, &tx.seen, before, after) != NULL
             or first_change(core, &tx.conn.foreseen, before, after) != NULL)
 
 
 cdef void priority_hold(Conn *c) noexcept nogil:
     """Keeps a connection's request back until the transaction with priority has ended."""
+    cdef Conn **link = &c.core.held
     cdef Core *core = c.core
     core.holds += 1
     if c.held:
         return
+    if c.hold_until == 0:
+        c.hold_until = core.now + core.priority_hold_ns
     c.held = True
-    c.held_next = core.held
-    core.held = c
+    c.held_next = NULL
+    while link[0] != NULL: # they go on in the order in which they came
+        link = &link[0].held_next
+    link[0] = c
     core.tick_wanted = True
 
 
@@ -324,10 +435,24 @@ cdef void priority_release(Core *core) noexcept nogil:
 
 
 cdef int64_t priority_deadline(Core *core) noexcept nogil:
-    """Ends holding back when its time is over. When to come back, or -1."""
-    if core.priority == NULL or core.held == NULL:
+    """Lets those go on who have been held back long enough. When to come back, or -1."""
+    cdef Conn **link = &core.held
+    cdef Conn *c
+    cdef int64_t next = -1
+    if core.held == NULL:
         return -1
-    if core.now < core.priority.hold_until:
-        return core.priority.hold_until
-    priority_release(core)
-    return -1
+    if core.priority == NULL or core.now >= core.priority.hold_until:
+        priority_release(core)
+        return -1
+    next = core.priority.hold_until
+    while link[0] != NULL:
+        c = link[0]
+        if core.now >= c.hold_until:
+            link[0] = c.held_next
+            c.held = False
+            conn_wake(c)
+            continue
+        if c.hold_until < next:
+            next = c.hold_until
+        link = &c.held_next
+    return next

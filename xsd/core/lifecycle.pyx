@@ -266,7 +266,7 @@ cdef int bury(Core *core, Domain *d, Conn *requester) noexcept nogil:
         return rc
     core.top = work.top
     work.top = NULL
-    if work.log.count > 0:
+    if core.top != old:
         history_commit(core, requester, NULL, old)
     xs_tree_drop(&core.tree, old)
     quota_apply(core, work.delta, work.delta_count)

@@ -570,7 +570,7 @@ cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) 
             return RC_WAIT
         if rc == XS_OK and tx.log.count > 0 and c.core.open_tx > 1:
             write_rate_charge(c, 1)
-        if rc == XS_OK:
+        if rc == XS_OK and tx.log.count > 0: # reading alone always succeeds
             forget_failures(c)
     else:
         c.core.aborts += 1

@@ -144,6 +144,7 @@ cdef struct Conn:
     bint replaying       # a stand-in: asks again what a transaction has asked
     Tx *asking           # transaction that will keep the request being handled
     bint held            # a transaction with priority must end first
+    int64_t hold_until   # its request is not held back longer, whoever has priority; 0: was not
     uint32_t failures    # of transactions in a row
     xs_pathset foreseen  # what the transaction that failed last had seen
     bint aging           # on the list of connections whose events may expire

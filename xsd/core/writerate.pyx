@@ -132,4 +132,6 @@ cdef int64_t write_rate_tick(Core *core) noexcept nogil:
     if core.write_mark >= 0 and core.now - core.write_mark >= QUIET_NS:
         core.write_mark = -1
         effect_log(core, False, b"write rate limit: not in force recently", 0, 0, 0)
+    if core.write_mark >= 0 and (next < 0 or next > core.write_mark + QUIET_NS):
+        next = core.write_mark + QUIET_NS
     return next
