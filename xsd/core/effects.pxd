@@ -7,6 +7,7 @@ cdef Effect *effect_push(Core *core, uint32_t kind, Conn *c, uint32_t domid, con
 cdef void effect_notice(Core *core, uint32_t domid, const char *quota, bint over) noexcept nogil
 cdef Effect *effect_next(Core *core) noexcept nogil
 cdef Effect *effect_find(Core *core, uint64_t id) noexcept nogil
+cdef void effect_turn(Effect *e, uint32_t kind) noexcept nogil
 cdef void effect_remove(Core *core, Effect *e) noexcept nogil
 cdef void effects_forget(Core *core, Conn *c) noexcept nogil
 cdef void effects_free(Core *core) noexcept nogil
