@@ -110,7 +110,7 @@ uint32_t xs_path_depth_below(const struct xs_path *path, size_t n)
 
     if (path->len == n)
         return 0;
-    if (n == 1) /* "/": the slash itself already stands before the first component */
+    if (n == 1 && path->buf[0] == '/') /* its slash already stands before the first name */
         depth = 1;
     for (size_t i = n; i < path->len; i++)
         depth += path->buf[i] == '/';

@@ -101,6 +101,8 @@ const struct xs_seen *xs_pathset_next(const struct xs_pathset *s, const struct x
 {
     const char *p = prev == NULL ? s->buf : (const char *)prev + prev->size;
 
+    if (s->len == 0)
+        return NULL;
     return p == s->buf + s->len ? NULL : (const struct xs_seen *)(const void *)p;
 }
 
@@ -147,5 +149,7 @@ const struct xs_oprec *xs_oplog_next(const struct xs_oplog *log, const struct xs
 {
     const char *p = prev == NULL ? log->buf : (const char *)prev + prev->size;
 
+    if (log->len == 0)
+        return NULL;
     return p == log->buf + log->len ? NULL : (const struct xs_oprec *)(const void *)p;
 }

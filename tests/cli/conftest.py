@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import os
-import select
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import serving
 from toolrun import Result
 
 from xsd.cli.main import main
 from xsd.client.sync import Client
 
-READY = b"xenstored is ready"
-READY_SECONDS = 30.0
-STOP_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
-
-
-def await_ready(daemon: subprocess.Popen[bytes], log: list[bytes]) -> None:
-    """Read the daemon's stderr until it says that it is ready."""
-    assert daemon.stderr is not None
-    deadline = time.monotonic() + READY_SECONDS
-    while READY not in b"".join(log):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([daemon.stderr], [], [], left)[0]:
-            raise TimeoutError(f"not ready within {READY_SECONDS} s, stderr: {b''.join(log)!r}")
-        data = os.read(daemon.stderr.fileno(), 65536)
-        if not data:
-            raise RuntimeError(f"ended with {daemon.wait()}, stderr: {b''.join(log)!r}")
-        log.append(data)
 
 
 @pytest.fixture(scope="session")
@@ -43,29 +23,11 @@ def xenstored_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("XSD_TEST_SOCKET"):
         yield given
         return
-    program = Path(sys.executable).with_name("xsd")
-    if not program.exists():
-        pytest.skip(f"{program} is not built and XSD_TEST_SOCKET is not set")
-    rundir = tmp_path_factory.mktemp("run")
-    command = [str(program), "daemon", "--no-fork", "--no-xen", "--rundir", str(rundir)]
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("XENSTORED_")}
-    log: list[bytes] = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environ) as daemon:
-        assert daemon.stderr is not None
-        # Once it is ready nobody looks at its stderr, but it must not fill up.
-        drain = threading.Thread(target=daemon.stderr.read)
-        try:
-            await_ready(daemon, log)
-            drain.start()
-            yield str(rundir / "socket")
-        finally:
-            daemon.terminate()
-            try:
-                daemon.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-            if drain.ident is not None:
-                drain.join(STOP_SECONDS)
+    if not serving.program().exists():
+        serving.absent(f"{serving.program()} is not built and XSD_TEST_SOCKET is not set")
+    daemon = serving.start(tmp_path_factory.mktemp("run"))
+    yield daemon.socket
+    daemon.stop()
 
 
 @pytest.fixture

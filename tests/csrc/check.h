@@ -16,13 +16,13 @@ static unsigned long long check_seed;
 static size_t check_step;
 static uint64_t check_state;
 
-#define CHECK(cond)                                                                            \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "%s:%d: %s does not hold (seed %llu, step %zu)\n", __FILE__,       \
-                    __LINE__, #cond, check_seed, check_step);                                  \
-            exit(1);                                                                           \
-        }                                                                                      \
+#define CHECK(cond)                                                                      \
+    do {                                                                                 \
+        if (!(cond)) {                                                                   \
+            fprintf(stderr, "%s:%d: %s does not hold (seed %llu, step %zu)\n", __FILE__, \
+                    __LINE__, #cond, check_seed, check_step);                            \
+            exit(1);                                                                     \
+        }                                                                                \
     } while (0)
 
 /* Equality of two numbers, with both in the message. */

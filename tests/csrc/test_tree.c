@@ -202,8 +202,8 @@ static void sums(const struct twin *t, int64_t nodes[PERMS], int64_t bytes[PERMS
 
         CHECK(owner < PERMS);
         nodes[owner]++;
-        bytes[owner] += 16 + 8 * (int64_t)e->perms->count + e->value_len +
-                        child_names(t, i, NULL) + e->len;
+        bytes[owner] +=
+            16 + 8 * (int64_t)e->perms->count + e->value_len + child_names(t, i, NULL) + e->len;
     }
 }
 
@@ -328,7 +328,8 @@ static size_t put_name(char *out)
     case 1: /* many that share their first eight bytes: blocks split between them */
         return (size_t)sprintf(out, "sharedby%u", any_below(150));
     case 2: /* two groups side by side */
-        return (size_t)sprintf(out, "sharedb%c%c", "yz"[any_below(2)], (char)('a' + any_below(26)));
+        return (size_t)sprintf(out, "sharedb%c%c", "yz"[any_below(2)],
+                               (char)('a' + any_below(26)));
     default:
         return (size_t)sprintf(out, "n%u", any_below(200));
     }
@@ -342,7 +343,8 @@ static size_t random_path(const struct twin *t, char *out)
         memcpy(out, "/w/", 3);
         return 3 + put_name(out + 3);
     }
-    if ((phase() == SHRINK || one_in(3)) && t->count > 3) { /* something that exists, or a child of it */
+    if ((phase() == SHRINK || one_in(3)) &&
+        t->count > 3) { /* something that exists, or a child of it */
         const struct entry *e = &t->e[any_below((uint32_t)t->count)];
 
         if (e->path[0] == '/' && e->len > 1 && e->len < 300) {

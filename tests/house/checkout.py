@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,22 @@ def files(root: Path, *patterns: str) -> list[Path]:
 def line_of(text: str, position: int) -> int:
     """The number of the line at ``position``."""
     return text.count("\n", 0, position) + 1
+
+
+def cycles(graph: Mapping[str, set[str]]) -> list[str]:
+    """The functions that can come back to themselves."""
+    found = []
+    for start in graph:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for target in graph.get(todo.pop(), ()):
+                if target == start:
+                    found.append(start)
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+    return sorted(set(found))
 
 
 def project_files(root: Path = ROOT) -> list[Path]:

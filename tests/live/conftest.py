@@ -8,24 +8,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import serving
 from peer import Neighbour, Peer
-from serving import Daemon
+from serving import Daemon, absent
 
 SECONDS = 60.0
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Start = Callable[..., Daemon]
-
-
-def absent(what: str) -> NoReturn:
-    """Skips, or fails where somebody vouches that all clients are installed."""
-    if os.environ.get("XSD_REQUIRE_CLIENTS") == "1":
-        pytest.fail(f"{what}, but XSD_REQUIRE_CLIENTS is 1")
-    pytest.skip(what)
+Meet = Callable[[str], Neighbour]
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +30,18 @@ def installed() -> None:
 
 @pytest.fixture(scope="module")
 def daemon(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon that the tests of a module share; at the end it must stop in good order."""
+    """A daemon that the tests of a module share.
+
+    After them it must find itself consistent, and stop in good order.
+    """
     running = serving.start(tmp_path_factory.mktemp("run"))
     yield running
     assert running.is_alive()
+    check = subprocess.run(
+        [str(serving.program()), "control", "check"],
+        env=running.environ(), capture_output=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert (check.returncode, check.stdout, check.stderr) == (0, b"OK\n", b"")
     running.stop()
 
 
@@ -66,6 +67,20 @@ def neighbour(daemon: Daemon) -> Iterator[Neighbour]:
     other = Neighbour(daemon.socket)
     yield other
     other.leaves()
+
+
+@pytest.fixture
+def meet() -> Iterator[Meet]:
+    """Makes neighbours on other daemons: ``meet(path)``; a test that is done lets them leave."""
+    met: list[Neighbour] = []
+
+    def call(path: str) -> Neighbour:
+        met.append(Neighbour(path))
+        return met[-1]
+
+    yield call
+    for one in met:
+        one.peer.close()
 
 
 @pytest.fixture

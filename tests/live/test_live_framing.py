@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import signal
 import socket
 import struct
 
@@ -18,9 +20,7 @@ OK = b"OK\0"
 
 @pytest.mark.parametrize("size", [4097, 4112, 65536, 2**31 - 1, 2**31, 2**32 - 16, 2**32 - 1])
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE, Op.CONTROL, 65535])
-def test_oversize(
-    size: int, op: int, peer: Peer, neighbour: Neighbour, daemon: Daemon
-) -> None:
+def test_oversize(size: int, op: int, peer: Peer, neighbour: Neighbour, daemon: Daemon) -> None:
     """A header that announces more than 4096 bytes ends the connection, with a line in the log.
 
     What was asked before it is answered first.
@@ -38,10 +38,8 @@ def test_oversize_with_its_payload(peer: Peer, neighbour: Neighbour) -> None:
     inner = message(Op.WRITE, b"/smuggled\0x")
     data = HEADER.pack(Op.WRITE, 0, 0, 5000) + inner * 200
     # The daemon may be gone before all is sent.
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         peer.send(data)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
     assert peer.is_closed()
     assert neighbour.peer.ask(Op.READ, b"/smuggled\0") == "ENOENT"
     neighbour.works()
@@ -122,10 +120,8 @@ def test_pipelined(count: int, peer: Peer, neighbour: Neighbour) -> None:
     while len(got) < count:
         for number in itertools.islice(ids, 100):
             waiting += message(Op.WRITE, b"/pipelined\0%d" % number, req_id=number)
-        try:
+        with contextlib.suppress(BlockingIOError):
             waiting = waiting[peer.sock.send(waiting) :] if waiting else b""
-        except BlockingIOError:
-            pass
         try:
             data += peer.sock.recv(65536)
         except BlockingIOError:
@@ -216,6 +212,38 @@ def test_close_in_the_middle_of_a_reply(neighbour: Neighbour, daemon: Daemon) ->
     assert neighbour.peer.ask(Op.RM, b"/large\0") == OK
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_half_a_request_beside_an_unread_reply(
+    busy: bool, neighbour: Neighbour, daemon: Daemon
+) -> None:
+    """A client that goes with a request begun and a reply unread is noticed.
+
+    The daemon learns of both in one wake-up and of nothing later; also while it has other work
+    to do, as freeing what was removed.
+    """
+    ask = neighbour.peer.ask
+    before = daemon.descriptors()
+    peers = [Peer(neighbour.path) for _ in range(5)]
+    for peer in peers:
+        peer.send(message(Op.READ, b"/neighbour/value\0"))
+        assert peer.sock.recv(1) != b""
+    if busy:
+        for number in range(3000):
+            assert ask(Op.MKDIR, b"/busy/n%d\0" % number) == OK
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        if busy:
+            neighbour.peer.send(message(Op.RM, b"/busy\0"))
+        for size, peer in enumerate(peers, 1):
+            peer.send(message(Op.READ, b"/neighbour/value\0")[: size * 5])
+            peer.close()
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    if busy:
+        assert neighbour.peer.reply().payload == OK
+    neighbour.peer.until(lambda: daemon.descriptors() <= before)
+
+
 def test_close_while_an_answer_is_worked_out(neighbour: Neighbour, daemon: Daemon) -> None:
     """Clients that ask for something slow and hang up leave nothing behind."""
     before = daemon.descriptors()
@@ -259,9 +287,7 @@ def test_noise(seed: int, neighbour: Neighbour, daemon: Daemon) -> None:
             payload = chance.randbytes(chance.randrange(40)).replace(b"/", b"\0")
             size = len(payload) if kind else chance.randrange(2**32)
             data += HEADER.pack(op, chance.randrange(2**32), chance.randrange(3), size) + payload
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             peer.send(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         neighbour.works()
     neighbour.peer.until(lambda: daemon.descriptors() <= before)

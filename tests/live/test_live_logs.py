@@ -13,8 +13,8 @@ from serving import Daemon
 from xsd.client.wire import Op
 
 OK = b"OK\0"
+Meet = Callable[[str], Neighbour]
 Start = Callable[..., Daemon]
-_ROUNDS = 200_000
 
 
 def await_lines(path: Path, wanted: str, peer: Peer) -> str:
@@ -75,10 +75,10 @@ def test_access_log(start: Start, tmp_path: Path) -> None:
     ]
 
 
-def test_access_log_on_a_full_disk(start: Start) -> None:
+def test_access_log_on_a_full_disk(meet: Meet, start: Start) -> None:
     """Lines that cannot be written are lost and reported once; clients do not notice."""
     daemon = start("--access-log", "/dev/full")
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     for _ in range(500):
         other.works()
     text = daemon.await_log("lines are being lost")
@@ -89,10 +89,10 @@ def test_access_log_on_a_full_disk(start: Start) -> None:
     assert daemon.stderr.count("lines are being lost") == 1
 
 
-def test_daemon_log_on_a_full_disk(start: Start) -> None:
+def test_daemon_log_on_a_full_disk(meet: Meet, start: Start) -> None:
     """A daemon log that cannot be written is no reason to stop."""
     daemon = start("--log-file", "/dev/full", "--log-level", "debug")
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     for number in range(100):
         with Peer(daemon.socket) as peer:
             assert peer.ask(Op.CONTROL, b"print\0line %d\0" % number) == OK
@@ -126,6 +126,8 @@ def test_hang_up_reopens_both_logs(start: Start, tmp_path: Path) -> None:
         assert peer.ask(Op.WRITE, b"/between\0x") == OK
         serving.hang_up(daemon)
         await_lines(log, "logs reopened", peer)
+        # Lines that are on their way at the signal still go to the old file.
+        peer.until(access.exists)
         assert peer.ask(Op.WRITE, b"/after\0x") == OK
         new = await_lines(access, "/after", peer)
         old = (tmp_path / "access.log.old").read_text()
@@ -133,19 +135,24 @@ def test_hang_up_reopens_both_logs(start: Start, tmp_path: Path) -> None:
     assert "serving" in (tmp_path / "daemon.log.old").read_text()
 
 
-def test_hang_up_when_a_log_cannot_be_opened_again(start: Start, tmp_path: Path) -> None:
+def test_hang_up_when_a_log_cannot_be_opened(meet: Meet, start: Start, tmp_path: Path) -> None:
     """A directory that has gone costs lines, not the daemon; when it is back they come again."""
     where = tmp_path / "logs"
     where.mkdir()
     daemon = start("--access-log", str(where / "access.log"))
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     (where / "access.log").unlink()
     where.rmdir()
     serving.hang_up(daemon)
     daemon.await_log("logs reopened")
     other.works()
     where.mkdir()
-    other.peer.until(lambda: (where / "access.log").exists())
+
+    def is_back() -> bool:
+        other.works()
+        return (where / "access.log").exists()
+
+    other.peer.until(is_back)
     other.leaves()
 
 

@@ -15,6 +15,7 @@ from serving import Daemon
 from xsd.client.wire import Op
 
 OK = b"OK\0"
+Meet = Callable[[str], Neighbour]
 MIB = 1 << 20
 LIMIT = 1 * MIB
 SLACK = 24 * MIB
@@ -57,12 +58,12 @@ def flood(peer: Peer, data: bytes, neighbour: Neighbour) -> int:
     return sent
 
 
-def test_flood_of_requests(strict: Daemon) -> None:
+def test_flood_of_requests(meet: Meet, strict: Daemon) -> None:
     """A client that sends requests and never reads is read no further; once it reads, all is there.
 
     What waits for it is bounded, nobody else notices, no reply is lost.
     """
-    other = Neighbour(strict.socket)
+    other = meet(strict.socket)
     assert other.peer.ask(Op.WRITE, b"/large\0" + b"v" * 4000) == OK
     before = strict.rss_bytes()
     requests = 4096
@@ -82,9 +83,9 @@ def test_flood_of_requests(strict: Daemon) -> None:
     other.leaves()
 
 
-def test_flood_by_many(strict: Daemon) -> None:
+def test_flood_by_many(meet: Meet, strict: Daemon) -> None:
     """Twenty such clients at once are bounded as one is."""
-    other = Neighbour(strict.socket)
+    other = meet(strict.socket)
     assert other.peer.ask(Op.WRITE, b"/large\0" + b"v" * 4000) == OK
     before = strict.rss_bytes()
     descriptors = strict.descriptors()
@@ -97,12 +98,12 @@ def test_flood_by_many(strict: Daemon) -> None:
     other.leaves()
 
 
-def test_watcher_that_never_reads(strict: Daemon) -> None:
+def test_watcher_that_never_reads(meet: Meet, strict: Daemon) -> None:
     """Events wait for a client up to the limit; then it is disconnected, and the log says who.
 
     The one whose writes cause the events never waits for it.
     """
-    other = Neighbour(strict.socket)
+    other = meet(strict.socket)
     before = strict.rss_bytes()
     descriptors = strict.descriptors()
     since = len(strict.stderr)
@@ -125,9 +126,9 @@ def test_watcher_that_never_reads(strict: Daemon) -> None:
     other.leaves()
 
 
-def test_watcher_that_reads_late(strict: Daemon) -> None:
+def test_watcher_that_reads_late(meet: Meet, strict: Daemon) -> None:
     """Who reads before the limit is reached loses nothing."""
-    other = Neighbour(strict.socket)
+    other = meet(strict.socket)
     with Peer(strict.socket) as late:
         assert late.ask(Op.WATCH, b"/watched\0token\0") == OK
         assert late.event() == (b"/watched", b"token")
@@ -138,9 +139,9 @@ def test_watcher_that_reads_late(strict: Daemon) -> None:
     other.leaves()
 
 
-def test_own_events_that_are_not_read(strict: Daemon) -> None:
+def test_own_events_that_are_not_read(meet: Meet, strict: Daemon) -> None:
     """A client that floods itself with events is bounded like any other."""
-    other = Neighbour(strict.socket)
+    other = meet(strict.socket)
     before = strict.rss_bytes()
     with Peer(strict.socket) as greedy:
         assert greedy.ask(Op.WATCH, b"/own\0" + b"t" * 3000 + b"\0") == OK
@@ -204,11 +205,11 @@ def test_many_connections_at_once(neighbour: Neighbour, daemon: Daemon) -> None:
     assert neighbour.peer.ask(Op.RM, b"/at-once\0") == OK
 
 
-def test_no_descriptors_left(start: Callable[..., Daemon]) -> None:
+def test_no_descriptors_left(meet: Meet, start: Callable[..., Daemon]) -> None:
     """When descriptors run out clients go on, and once some are free others get in again."""
     daemon = start()
     daemon.expected.append("cannot accept a connection")
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     room = 10
     limit = daemon.descriptors() + room
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, limit))
@@ -233,10 +234,10 @@ def test_no_descriptors_left(start: Callable[..., Daemon]) -> None:
     other.leaves()
 
 
-def test_listening_queue_that_is_full(start: Callable[..., Daemon]) -> None:
-    """More clients than wait at once may be refused for the moment, and are served when they ask again."""
+def test_listening_queue_that_is_full(meet: Meet, start: Callable[..., Daemon]) -> None:
+    """More clients than can wait are refused for the moment, and served when they ask again."""
     daemon = start()
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     with ExitStack() as stack:
         for _ in range(2000):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

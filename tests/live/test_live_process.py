@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from peer import Neighbour, Peer
 from serving import Daemon
 
 from xsd.client.wire import Op
+from xsd.daemon import process
 
 OK = b"OK\0"
+Meet = Callable[[str], Neighbour]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Start = Callable[..., Daemon]
 BASIC = ("daemon", "--no-fork", "--no-xen")
@@ -51,21 +54,54 @@ def test_stop(number: signal.Signals, start: Start) -> None:
     daemon.stop()
 
 
-def test_stop_with_clients_that_do_not_read(start: Start) -> None:
+EARLY = """
+import os, signal, uvloop
+from xsd.daemon import process
+loop = uvloop.new_event_loop()
+process.install_signals(loop, stop=loop.stop, reopen=lambda: print("reopen", flush=True))
+os.kill(os.getpid(), signal.SIGHUP)
+os.kill(os.getpid(), signal.SIGTERM)
+loop.run_forever()
+loop.close()
+print("stopped")
+"""
+
+
+def test_signal_before_the_loop_runs() -> None:
+    """A signal that comes while the daemon says that it is ready is not lost."""
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY],
+        env=os.environ | {"PYTHONPATH": str(Path(process.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, sorted(done.stdout.split())) == (0, ["reopen", "stopped"])
+
+
+def test_stop_at_once(start: Start) -> None:
+    """A daemon that is told to stop in the moment it is ready does stop."""
+    for _ in range(10):
+        start().stop()
+
+
+def test_stop_with_clients_that_do_not_read(meet: Meet, start: Start) -> None:
     """A client for whom output waits does not hold up the end."""
     daemon = start()
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     with Peer(daemon.socket) as lazy:
         assert lazy.ask(Op.WATCH, b"/w\0" + b"t" * 3000 + b"\0") == OK
         for number in range(300):
             assert other.peer.ask(Op.WRITE, b"/w/n%d\0x" % number) == OK
         daemon.stop()
+    other.peer.close()
 
 
-def test_second_instance(start: Start, xsd: Run) -> None:
+def test_second_instance(meet: Meet, start: Start, xsd: Run) -> None:
     """It is refused with a message that says who runs; the first one does not notice."""
     daemon = start()
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     for fork in (["--no-fork"], []):
         refused = xsd("daemon", *fork, "--no-xen", "--rundir", str(daemon.rundir))
         expected = (
@@ -77,17 +113,17 @@ def test_second_instance(start: Start, xsd: Run) -> None:
     assert (daemon.rundir / "xenstored.pid").read_text() == f"{daemon.pid}\n"
 
 
-def test_second_instance_without_pid_file(start: Start, xsd: Run) -> None:
+def test_second_instance_without_pid_file(meet: Meet, start: Start, xsd: Run) -> None:
     """Without pid files the socket that answers tells that another one runs."""
     daemon = start("--pid-file", "none")
-    other = Neighbour(daemon.socket)
+    other = meet(daemon.socket)
     refused = xsd(*BASIC, "--pid-file", "none", "--rundir", str(daemon.rundir))
     expected = f"xsd: {daemon.socket}: another daemon answers there\n"
     assert (refused.returncode, refused.stderr.decode()) == (1, expected)
     other.leaves()
 
 
-def test_stale_files(start: Start) -> None:
+def test_stale_files(meet: Meet, start: Start) -> None:
     """What a killed daemon leaves behind is taken over."""
     daemon = start()
     daemon.process.kill()
@@ -95,7 +131,7 @@ def test_stale_files(start: Start) -> None:
     left = sorted(path.name for path in daemon.rundir.iterdir())
     assert left == ["socket", "xenstored.pid"]
     again = start(rundir=daemon.rundir)
-    Neighbour(again.socket).leaves()
+    meet(again.socket).leaves()
     assert (again.rundir / "xenstored.pid").read_text() == f"{again.pid}\n"
 
 
@@ -158,11 +194,11 @@ def test_environment_rundir(
     assert (theirs.returncode, theirs.stdout) == (0, b"seen\n")
 
 
-def test_option_wins_over_environment(start: Start, tmp_path: Path) -> None:
+def test_option_wins_over_environment(meet: Meet, start: Start, tmp_path: Path) -> None:
     """--rundir is stronger than both variables."""
     away = str(tmp_path / "away")
     daemon = start(environ=serving.clean_environ(XENSTORED_PATH=away, XENSTORED_RUNDIR=away))
-    Neighbour(daemon.socket).leaves()
+    meet(daemon.socket).leaves()
     assert not os.path.exists(away)
 
 
@@ -199,7 +235,7 @@ def background(pid_file: Path) -> Iterator[int]:
         assert ended
 
 
-def test_background(tmp_path: Path, xsd: Run) -> None:
+def test_background(meet: Meet, tmp_path: Path, xsd: Run) -> None:
     """Without --no-fork the command ends with 0 when all is ready, and the pid file is right."""
     run = tmp_path / "run"
     log = tmp_path / "log"
@@ -214,7 +250,7 @@ def test_background(tmp_path: Path, xsd: Run) -> None:
         with background(run / "xenstored.pid") as pid:
             assert manager.recv(1000) == f"READY=1\nMAINPID={pid}".encode()
             # At once, without another try: it listened before the command ended.
-            other = Neighbour(str(run / "socket"))
+            other = meet(str(run / "socket"))
             assert os.getsid(pid) != os.getsid(0)
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
             assert os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
@@ -247,7 +283,7 @@ def test_peer_credentials(start: Start) -> None:
         "print(os.getpid(), os.getuid())\n"
     )
     client = subprocess.run(
-        [str(serving.program().with_name("python")), "-c", script, daemon.socket],
+        [sys.executable, "-c", script, daemon.socket],
         capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     pid, uid = client.stdout.split()
@@ -255,7 +291,7 @@ def test_peer_credentials(start: Start) -> None:
     daemon.await_log("has gone", since)
 
 
-def test_standard_error_that_cannot_be_written(tmp_path: Path) -> None:
+def test_standard_error_that_cannot_be_written(meet: Meet, tmp_path: Path) -> None:
     """A stderr on a full disk, or one that is closed, is no reason not to serve."""
     for redirection in ("2>/dev/full", "2>&-"):
         run = tmp_path / redirection[-4:].strip("/&-")
@@ -265,17 +301,17 @@ def test_standard_error_that_cannot_be_written(tmp_path: Path) -> None:
             manager.bind(str(tmp_path / redirection.replace("/", "")))
             manager.settimeout(60)
             environ = serving.clean_environ(NOTIFY_SOCKET=manager.getsockname())
-            process = subprocess.Popen(
+            daemon = subprocess.Popen(
                 ["sh", "-c", shell, "sh", *words], env=environ, stdin=subprocess.DEVNULL
             )
             try:
                 assert manager.recv(1000).startswith(b"READY=1")
-                other = Neighbour(str(run / "socket"))
+                other = meet(str(run / "socket"))
                 # Something to say on stderr, and more than once.
                 for _ in range(3):
                     assert other.peer.ask(Op.CONTROL, b"print\0to nobody\0") == OK
                 other.leaves()
             finally:
-                process.terminate()
-                status = process.wait(serving.STOP_SECONDS)
+                daemon.terminate()
+                status = daemon.wait(serving.STOP_SECONDS)
             assert (redirection, status) == (redirection, 0)

@@ -292,10 +292,12 @@ class Daemon:
             raise DaemonError(f"the daemon ended with {self.process.returncode}: {_text(said)}")
 
     def cpu_ns(self) -> int:
-        """Nanoseconds of CPU it has used so far."""
+        """Nanoseconds of CPU that all its threads have used so far."""
         about = Path("/proc") / str(self.process.pid)
         with suppress(OSError):
-            return int((about / "schedstat").read_text().split()[0])
+            tasks = about.glob("task/*/schedstat")
+            if spent := sum(int(task.read_text().split()[0]) for task in tasks):
+                return spent
         fields = (about / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 

@@ -111,6 +111,19 @@ cdef void conn_reset(Conn *c) noexcept nogil:
     c.absent_count = 0
 
 
+cdef void conn_give_up(Conn *c) noexcept nogil:
+    """It can no longer be served.
+
+    A socket is closed. A ring cannot be: it is ignored until it is introduced again.
+    """
+    if c.kind == CONN_SOCKET:
+        c.closing = True
+        return
+    conn_reset(c)
+    c.ignored = True
+    c.error = 3
+
+
 cdef void unlink_lists(Conn *c) noexcept nogil:
     cdef Core *core = c.core
     cdef Conn *at
@@ -209,9 +222,9 @@ cdef bint conn_blocked(Conn *c) noexcept nogil:
 
 
 cdef void conn_wake(Conn *c) noexcept nogil:
-    """Puts a paused connection that may go on onto the list of runnable ones."""
+    """Puts a paused connection that may go on, or must be closed, onto the list of runnable."""
     cdef Core *core = c.core
-    if not c.paused or c.runnable or conn_blocked(c):
+    if not c.paused or c.runnable or (conn_blocked(c) and not c.closing):
         return
     c.runnable = True
     c.run_next = NULL

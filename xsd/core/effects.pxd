@@ -9,6 +9,7 @@ cdef void effect_log(Core *core, bint debug, const char *format, int64_t a, int6
                      int64_t c) noexcept nogil
 cdef Effect *effect_next(Core *core) noexcept nogil
 cdef Effect *effect_find(Core *core, uint64_t id) noexcept nogil
+cdef void effect_turn(Effect *e, uint32_t kind) noexcept nogil
 cdef void effect_remove(Core *core, Effect *e) noexcept nogil
 cdef void effects_forget(Core *core, Conn *c) noexcept nogil
 cdef void effects_free(Core *core) noexcept nogil

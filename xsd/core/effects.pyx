@@ -80,6 +80,13 @@ cdef Effect *effect_find(Core *core, uint64_t id) noexcept nogil:
     return e
 
 
+cdef void effect_turn(Effect *e, uint32_t kind) noexcept nogil:
+    """Makes of a completed effect a new one that nobody waits for. Needs no memory."""
+    e.kind = kind
+    e.conn = NOBODY
+    e.taken = False
+
+
 cdef void effect_remove(Core *core, Effect *e) noexcept nogil:
     cdef Effect *prev = NULL
     cdef Effect *at = core.effects

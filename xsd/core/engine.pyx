@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memmove, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport (
-    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_open, conn_reset,
+    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_give_up, conn_open,
     conn_sent, conn_wake, mark_dirty, next_dirty, next_runnable, reply, reply_error,
     reply_room, save_input)
 from xsd.core.cxs cimport (
@@ -217,16 +217,6 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     return XS_OK
 
 
-cdef void misframed(Conn *c) noexcept nogil:
-    """The peer said something that cannot be a request: nothing it sends can be trusted."""
-    if c.kind == CONN_SOCKET:
-        c.closing = True
-        return
-    conn_reset(c)
-    c.ignored = True
-    c.error = 3
-
-
 # ---- bytes ---------------------------------------------------------------------------
 
 cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
@@ -261,7 +251,7 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         xs_header_load(&h, buf + at)
         if h.len > XS_PAYLOAD_MAX:
-            misframed(c)
+            conn_give_up(c) # nothing that it sends can be trusted any more
             break
         if total - at < XS_HEADER_SIZE + h.len:
             break
@@ -274,12 +264,12 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         at += XS_HEADER_SIZE + h.len
         budget -= 1
-    if conn_blocked(c):
-        c.paused = True
     if c.ignored:
         at = total
     if save_input(c, buf + at, total - at) != XS_OK:
-        c.closing = True # input would be lost: its peer must know
+        conn_give_up(c) # input would be lost: its peer must know
+    if conn_blocked(c):
+        c.paused = True
     if c.closing:
         flags |= RX_CLOSE
     if c.paused and not c.runnable:
@@ -596,7 +586,8 @@ cdef class Engine:
             complete_introduce(core, c, e, rc)
         elif c != NULL:
             self.answer(c, rc, data)
-        effect_remove(core, e)
+        if e.kind != EFFECT_RELEASE:
+            effect_remove(core, e)
         if c != NULL:
             xs_outq_release(&c.out)
             c.waiting = 0
@@ -604,7 +595,7 @@ cdef class Engine:
 
     cdef int answer(self, Conn *c, int rc, bytes data) except -1:
         if xs_outq_reserve(&c.out, &self.core.mem, &c.dom.account, 16, False) != XS_OK:
-            c.closing = True
+            conn_give_up(c)
             return 0
         if rc == XS_OK:
             rc = reply(c, &c.pending, PyBytes_AS_STRING(data), len(data))
@@ -693,6 +684,9 @@ cdef class Engine:
                 raise ValueError(f"{name}={value}: expected {least} or more")
         if quota is not None:
             core.quota_on = quota
+            for i in range(core.conn_cap):
+                if core.conns[i] != NULL:
+                    conn_wake(core.conns[i])
         if perms is not None:
             core.perms_on = perms
         if event_perms is not None:
@@ -919,7 +913,7 @@ cdef class Engine:
             "connections": core.conn_count, "watches": core.watches.watch_count,
             "transactions": core.open_tx,
             "events_queued": core.events_queued, "events_merged": core.events_merged,
-            "events_dropped": core.events_dropped,
+            "events_dropped": core.events_dropped, "events_expired": core.events_expired,
             "commits": core.commits, "commits_swap": core.commits_swap,
             "commits_merge": core.commits_merge, "commits_replay": core.commits_replay,
             "conflicts": core.conflicts, "history_records": core.history.count,

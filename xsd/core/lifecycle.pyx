@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xsd.core.connection cimport (
-    conn_close, conn_open, conn_reset, reply, reply_error, reply_number, reply_ok)
+    conn_close, conn_give_up, conn_open, conn_reset, conn_wake, reply, reply_error, reply_number, reply_ok)
 from xsd.core.cxs cimport (
     XS_DOMID_FIRST_RESERVED, XS_DOMID_INVALID, XS_DOMID_SELF, XS_EACCES, XS_EBUSY, XS_EINVAL,
     XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, xs_found, xs_header, xs_node,
@@ -24,7 +24,7 @@ from xsd.core.cxs cimport (
     xs_wire_put_number)
 from xsd.core.credit cimport credit_forget
 from xsd.core.domain cimport domain_forget, domain_get
-from xsd.core.effects cimport effect_push
+from xsd.core.effects cimport effect_push, effect_remove, effect_turn
 from xsd.core.history cimport history_commit
 from xsd.core.quota cimport quota_apply, quota_find, quota_list
 from xsd.core.transaction cimport tx_apply, tx_clear, tx_doom
@@ -130,6 +130,7 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
         conn_reset(d.conn)
         d.conn.ignored = False
         d.conn.error = 0
+        conn_wake(d.conn)
     if rc != XS_OK:
         events_abort(core)
         return rc
@@ -141,17 +142,16 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
     return XS_OK
 
 
-cdef void complete_introduce(Core *core, Conn *c, const Effect *e, int error) noexcept nogil:
-    """The mapping has succeeded or failed."""
+cdef void complete_introduce(Core *core, Conn *c, Effect *e, int error) noexcept nogil:
+    """The mapping has succeeded or failed. A mapping that cannot be used is undone."""
     cdef int rc = error
     if c != NULL and xs_outq_reserve(&c.out, &core.mem, &c.dom.account, 16, False) != XS_OK:
-        c.closing = True # no memory even for an error: the client is told by the end
-        rc = XS_ENOMEM
+        conn_give_up(c) # no memory even for an error: the client is told by the end
     if rc == XS_OK:
         rc = introduce(core, c, e.domid)
     if rc != XS_OK and error == XS_OK:
-        effect_push(core, EFFECT_RELEASE, NULL, e.domid, NULL, 0)
-    if c == NULL or c.closing:
+        effect_turn(e, EFFECT_RELEASE)
+    if c == NULL or c.closing or c.ignored:
         return
     if rc == XS_OK:
         reply_ok(c, &c.pending)
@@ -249,6 +249,7 @@ cdef int bury(Core *core, Domain *d, Conn *requester) noexcept nogil:
     cdef bint introduced = d.introduced
     cdef Tx work
     cdef xs_node *old = core.top
+    cdef size_t i
     cdef int rc
     memset(&work, 0, sizeof(work))
     work.top = xs_tree_share(core.top)
@@ -273,8 +274,10 @@ cdef int bury(Core *core, Domain *d, Conn *requester) noexcept nogil:
     tx_clear_published(core, &work, requester)
     tx_doom(core, domid)
     forget_target(core, d)
-    if d.conn != NULL:
-        conn_close(d.conn)
+    core.deaths_due -= d.dying
+    for i in range(core.conn_cap):
+        if core.conns[i] != NULL and core.conns[i].dom == d:
+            conn_close(core.conns[i])
     credit_forget(core, d)
     if introduced:
         write_rate_leave(core, d)
@@ -288,6 +291,20 @@ cdef void tx_clear_published(Core *core, Tx *work, Conn *requester) noexcept nog
     tx_clear(core, work)
 
 
+cdef int take_away(Core *core, Domain *d, Conn *requester) noexcept nogil:
+    """Buries a domain and has its ring unmapped, or does neither. XS_OK, XS_ENOMEM."""
+    cdef Effect *e = NULL
+    cdef int rc
+    if d.introduced:
+        e = effect_push(core, EFFECT_RELEASE, NULL, d.domid, NULL, 0)
+        if e == NULL:
+            return XS_ENOMEM
+    rc = bury(core, d, requester)
+    if rc != XS_OK and e != NULL:
+        effect_remove(core, e)
+    return rc
+
+
 cdef int op_release(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     """RELEASE domid: the domain is no longer a client, as if it had died."""
     cdef Core *core = c.core
@@ -299,9 +316,7 @@ cdef int op_release(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     d = core.domains[domid]
     if d == NULL or not d.introduced:
         return XS_ENOENT
-    if effect_push(core, EFFECT_RELEASE, NULL, domid, NULL, 0) == NULL:
-        return XS_ENOMEM
-    rc = bury(core, d, c)
+    rc = take_away(core, d, c)
     if rc == XS_OK:
         reply_ok(c, h)
     return rc
@@ -312,10 +327,9 @@ cdef void domain_died(Core *core, uint32_t domid) noexcept nogil:
     cdef Domain *d = core.domains[domid]
     if d == NULL or domid == core.priv_domid or domid == core.store_domid:
         return
-    if d.introduced and not d.dying:
-        effect_push(core, EFFECT_RELEASE, NULL, domid, NULL, 0)
-    if bury(core, d, NULL) != XS_OK:
+    if take_away(core, d, NULL) != XS_OK:
         core.deaths_due += not d.dying
+        core.tick_wanted = True
         d.dying = True
         if d.conn != NULL:
             d.conn.ignored = True
@@ -327,8 +341,8 @@ cdef void deaths_retry(Core *core) noexcept nogil:
     cdef Domain *next
     while d != NULL and core.deaths_due > 0:
         next = d.next
-        if d.dying and bury(core, d, NULL) == XS_OK:
-            core.deaths_due -= 1
+        if d.dying:
+            take_away(core, d, NULL)
         d = next
 
 
@@ -500,7 +514,10 @@ cdef int op_set_quota(Conn *c, const xs_header *h, const char *p,
     """SET_QUOTA [domid,] name, value: 0 is unlimited."""
     cdef const char *text
     cdef size_t n
+    cdef const char *start = p
     cdef uint32_t *place
+    cdef uint32_t domid
+    cdef Domain *d
     cdef int64_t value, limit = 0xffffffff  # reserved by the protocol
     cdef int rc = quota_place(c, &p, strings == 3, &place)
     if rc != XS_OK:
@@ -510,6 +527,10 @@ cdef int op_set_quota(Conn *c, const xs_header *h, const char *p,
     if value < 0 or value >= limit:
         return XS_EINVAL
     place[0] = <uint32_t>value
+    if strings == 3 and next_domid(&start, &domid):
+        d = c.core.domains[domid]
+        if d != NULL and d.conn != NULL:
+            conn_wake(d.conn) # it may have waited at the old limit
     reply_ok(c, h)
     return XS_OK
 

@@ -10,6 +10,7 @@ over it is told to the log once, and counted.
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 
+from xsd.core.connection cimport conn_wake
 from xsd.core.cxs cimport XS_ENOMEM, XS_ENOSPC, XS_OK, xs_tally
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effect_notice
@@ -143,3 +144,5 @@ cdef void quota_apply(Core *core, const xs_tally *tally, size_t count) noexcept 
             quota_note(core, d, Q_NODES, d.nodes)
         if tally[i].bytes > 0:
             quota_note(core, d, Q_MEMORY, quota_memory(d))
+        elif d.conn != NULL:
+            conn_wake(d.conn) # it may have waited for its memory to become less

@@ -46,9 +46,10 @@ cdef int hash_tree(Core *core, xs_node *top, uint64_t *h) noexcept nogil:
 
 
 cdef int hash_conn(Core *core, Conn *c, uint64_t *h) noexcept nogil:
-    """Watches, transactions and unsent output of a connection."""
+    """Watches, transactions, input and output that wait, of a connection."""
     cdef xs_watch *watch = c.watches.first
     cdef Tx *tx = c.tx
+    cdef uint64_t one, all = 0
     cdef int rc = XS_OK
     h[0] = mix(mix(mix(h[0], c.id), c.kind), (<uint64_t>c.target << 32) | c.domid)
     while watch != NULL:
@@ -57,10 +58,13 @@ cdef int hash_conn(Core *core, Conn *c, uint64_t *h) noexcept nogil:
         h[0] = mix(h[0], <uint64_t>watch.depth)
         watch = watch.owner_next
     while tx != NULL and rc == XS_OK:
-        h[0] = mix(mix(mix(h[0], tx.id), tx.log.count), tx.poisoned)
-        rc = hash_tree(core, tx.top, h)
+        one = mix(mix(mix(0, tx.id), tx.log.count), tx.poisoned)
+        rc = hash_tree(core, tx.top, &one)
+        all += one # their order tells which was used last, which is nobody's business
         tx = tx.next
+    h[0] = mix(h[0], all)
     h[0] = mix_bytes(h[0], c.inp, c.inp_len)
+    h[0] = mix_bytes(h[0], c.out.buf + c.out.head, xs_outq_bytes(&c.out))
     return rc
 
 

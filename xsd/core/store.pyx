@@ -18,7 +18,7 @@ from xsd.core.cxs cimport (
     XS_OP_MKDIR, XS_OP_RM, XS_OP_SET_PERMS, XS_OP_WRITE, XS_PAYLOAD_MAX, XS_PERM_IGNORED,
     XS_SEEN_KIDS, XS_SEEN_SELF, cbool, xs_dir_list, xs_found, xs_header, xs_node,
     xs_node_generation, xs_node_names_bytes, xs_node_size, xs_node_value, xs_oplog_add,
-    xs_oplog_undo, xs_path, xs_path_home, xs_path_is_special, xs_path_parent_len,
+    xs_oplog_undo, xs_oprec, xs_path, xs_path_home, xs_path_is_special, xs_path_parent_len,
     xs_path_parse, xs_path_set, xs_perm, xs_perms, xs_perms_access, xs_perms_intern,
     xs_perms_owner, xs_perms_parse, xs_perms_ref, xs_perms_text, xs_perms_text_len,
     xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_share, xs_tree_prepare_perms,
@@ -30,7 +30,7 @@ from xsd.core.lifecycle cimport domain_exists
 from xsd.core.quota cimport (
     quota_allows, quota_applies, quota_apply, quota_check_tally, quota_note,
     quota_prepare_tally)
-from xsd.core.transaction cimport tx_apply, tx_note, tx_note_creation, tx_note_removal, tx_recharge
+from xsd.core.transaction cimport tx_affords, tx_apply, tx_note, tx_note_creation, tx_note_removal, tx_recharge
 from xsd.core.types cimport (
     Conn, Core, Domain, Q_NODE_PERMISSIONS, Q_NODE_SIZE, Q_PATH_MAX, RC_WAIT, Tx)
 from xsd.core.watches cimport (
@@ -265,6 +265,8 @@ cdef int change(Conn *c, const xs_header *h, Tx *tx, unsigned op, const xs_found
         data = perms.entry
         len = perms.count * sizeof(xs_perm)
     if tx != NULL:
+        if not tx_affords(c, tx, sizeof(xs_oprec) + core.path.len + len + 7):
+            return XS_ENOMEM
         mark = tx.log.len
         rc = xs_oplog_add(&tx.log, &core.mem, tx.account, op, 0, core.path.buf, core.path.len,
                           data, len)

@@ -22,3 +22,4 @@ cdef void tx_clear(Core *core, Tx *tx) noexcept nogil
 
 cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogil
 cdef int op_transaction_end(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogil
+cdef bint tx_affords(Conn *c, const Tx *tx, size_t bytes) noexcept nogil

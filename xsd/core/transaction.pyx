@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Transactions: a snapshot, a private view of it, and the commit.
 
 START takes two references to the live tree: the base, which stays, and the view, which the
@@ -26,7 +26,7 @@ from xsd.core.cxs cimport (
     XS_OP_RM, XS_OP_SET_PERMS, XS_OP_WRITE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool,
     xs_found, xs_header, xs_mem_free, xs_mem_grow, xs_mem_zalloc, xs_node, xs_oplog_free,
     xs_oplog_next, xs_oprec, xs_path_parent_len, xs_path_set, xs_pathset_add, xs_pathset_free,
-    xs_pathset_next, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref, xs_seen, xs_tally,
+    xs_pathset_has, xs_pathset_next, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref, xs_seen, xs_tally,
     xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_prepare_perms,
     xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same, xs_tree_same_subtree,
     xs_tree_seek, xs_tree_share)
@@ -138,16 +138,16 @@ cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
 cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     cdef Core *core = c.core
     leave(c, tx)
-    history_tx_ends(core, tx)
-    if c.asking == tx:
-        c.asking = NULL
-    tx_clear(core, tx)
     if tx.all_prev != NULL:
         tx.all_prev.all_next = tx.all_next
     else:
         core.all_tx = tx.all_next
     if tx.all_next != NULL:
         tx.all_next.all_prev = tx.all_prev
+    history_tx_ends(core, tx) # off the list, or it might be found there
+    if c.asking == tx:
+        c.asking = NULL
+    tx_clear(core, tx)
     core.open_tx -= 1
     c.dom.transactions -= 1
     c.dom.tx_bytes -= tx.charged
@@ -225,8 +225,22 @@ cdef int tx_count_request(Conn *c, Tx *tx) noexcept nogil:
     return XS_OK
 
 
+cdef bint tx_affords(Conn *c, const Tx *tx, size_t bytes) noexcept nogil:
+    """Whether the records of a transaction may grow by so much.
+
+    Nothing but its own requests makes them smaller again, so a guest that went over its
+    memory quota with them would wait for itself.
+    """
+    return not quota_applies(c) or quota_allows(
+        c.dom, Q_MEMORY, quota_memory(c.dom) - tx.charged
+        + <int64_t>(tx.seen.len + tx.log.len + bytes))
+
+
 cdef int note(Conn *c, Tx *tx, uint32_t len, unsigned flags) noexcept nogil:
     """Adds the first `len` bytes of the current path to what was seen."""
+    if (not tx_affords(c, tx, sizeof(xs_seen) + len + 7)
+            and not xs_pathset_has(&tx.seen, c.core.path.buf, len)):
+        return XS_ENOMEM
     return xs_pathset_add(&tx.seen, &c.core.mem, tx.account, c.core.path.buf, len, flags)
 
 
@@ -409,19 +423,25 @@ cdef void tx_doom(Core *core, uint32_t domid) noexcept nogil:
         tx = tx.all_next
 
 
-cdef int over_quota(Conn *c, const Tx *tx) noexcept nogil:
-    """Whether a commit would put a domain over its node quota."""
+cdef int check_quotas(Conn *c, const Tx *tx) noexcept nogil:
+    """Whether a commit keeps every domain within its quotas. XS_OK, XS_ENOSPC, XS_ENOMEM."""
     cdef Core *core = c.core
     cdef size_t i
     cdef Domain *d
+    cdef int64_t freed
     if not quota_applies(c) or not tx.created:
-        return False
+        return XS_OK
     for i in range(tx.delta_count):
         d = core.domains[tx.delta[i].domid]
         if (tx.delta[i].nodes > 0 and d.domid != core.priv_domid
                 and not quota_allows(d, Q_NODES, d.nodes + tx.delta[i].nodes)):
-            return True
-    return False
+            return XS_ENOSPC
+        freed = tx.charged if d == c.dom else 0
+        if (tx.delta[i].bytes > 0 and d.domid != core.priv_domid
+                and not quota_allows(d, Q_MEMORY,
+                                     quota_memory(d) + tx.delta[i].bytes - freed)):
+            return XS_ENOMEM
+    return XS_OK
 
 
 cdef int tx_install(Core *core, Tx *tx, const Tx *ending, xs_node *fresh, Conn *requester,
@@ -455,8 +475,10 @@ cdef int tx_install(Core *core, Tx *tx, const Tx *ending, xs_node *fresh, Conn *
 cdef int install_other(Conn *c, Tx *tx, Tx *other) noexcept nogil:
     """Makes the view that was built at commit the live tree, and clears the rest of it."""
     cdef Core *core = c.core
-    cdef int rc = XS_ENOSPC
-    if not over_quota(c, other):
+    cdef int rc
+    other.charged = tx.charged # freed with the transaction, whichever view becomes live
+    rc = check_quotas(c, other)
+    if rc == XS_OK:
         rc = tx_install(core, other, tx, other.top, c, NULL)
         if rc == XS_OK:
             other.top = NULL
@@ -535,8 +557,9 @@ cdef int commit(Conn *c, Tx *tx) noexcept nogil:
         return XS_EAGAIN
     if quota_prepare_delta(core, tx) != XS_OK:
         return XS_ENOMEM
-    if over_quota(c, tx):
-        return XS_ENOSPC
+    rc = check_quotas(c, tx)
+    if rc != XS_OK:
+        return rc
     if core.top == tx.base:
         fresh = xs_tree_share(tx.top)
         rc = tx_install(core, tx, tx, fresh, c, NULL)

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 from xsd.core.connection cimport (
-    conn_reset_watches, mark_dirty, message_gone, reply_ok, reply_room)
+    conn_reset_watches, conn_wake, mark_dirty, message_gone, reply_ok, reply_room)
 from xsd.core.cxs cimport (
     XS_ACCESS_READ, XS_DEPTH_UNLIMITED, XS_E2BIG, XS_EEXIST, XS_EINVAL, XS_ENOENT, XS_ENOMEM,
     XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_PAYLOAD_MAX, xs_found,
@@ -299,9 +299,13 @@ cdef int64_t events_expire(Core *core) noexcept nogil:
     cdef Conn **link = &core.aging
     cdef Conn *c
     cdef int64_t oldest, next = -1
+    cdef size_t waiting
     while link[0] != NULL:
         c = link[0]
+        waiting = c.out.events
         xs_outq_expire(&c.out, core.now - core.event_timeout_ns, message_gone, c)
+        core.events_expired += waiting - c.out.events
+        conn_wake(c)
         oldest = xs_outq_oldest_event(&c.out)
         if c.out.events == 0:
             link[0] = c.aging_next

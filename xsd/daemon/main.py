@@ -5,8 +5,9 @@ This is the only place that knows everything.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sys
+import os
 import time
 from collections.abc import Sequence
 
@@ -119,7 +120,7 @@ class Daemon:
         if self._listener is not None:
             self._sockets.listen(self._listener.sock)
         self._settled()
-        print(READY, file=sys.stderr, flush=True)
+        _say_ready()
         _logger.info("serving %s", self._settings.socket.path if self._listener else "no socket")
         process.notify(process.ready_state())
         readiness.ready()
@@ -156,6 +157,12 @@ class Daemon:
         if self._pid is not None:
             self._pid.release()
         self._log.close()
+
+
+def _say_ready() -> None:
+    """Tells whoever reads our standard error; that nobody can read it is no reason to stop."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{READY}\n".encode())
 
 
 def _report(loop: object, context: dict[str, object]) -> None:

@@ -198,6 +198,9 @@ class SignalLoop(Protocol):
     def add_signal_handler(self, sig: int, callback: Callable[..., object]) -> None:
         """Calls ``callback`` from the loop whenever the signal arrives."""
 
+    def call_soon(self, callback: Callable[..., object], *args: object) -> object:
+        """Calls ``callback`` when the loop runs."""
+
 
 def install_signals(
     loop: SignalLoop,
@@ -210,7 +213,12 @@ def install_signals(
 
     SIGTERM and SIGINT stop, SIGHUP reopens the logs, SIGUSR1 dumps the tree (ignored without
     ``dump``), SIGPIPE is ignored: a client that has gone is an error of its own connection.
+    A signal that comes before the loop runs waits until it does.
     """
+    # uvloop forgets a signal that arrives between add_signal_handler and the loop's start.
+    held = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, held)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)

@@ -86,7 +86,18 @@ cdef int flush(Conn *c, int fd) noexcept nogil:
 
 
 cdef int serve(Conn *c, int fd, bint stuck) noexcept nogil:
-    """One wake-up: read once, handle all that has come, write once. RX_ bits and ours."""
+    """One wake-up: read, handle all that has come, write once. RX_ bits and ours."""
+    cdef int flags = take_in(c, fd, stuck)
+    if c.inp_len > 0 and not c.paused and xs_outq_bytes(&c.out) == 0 \
+            and not flags & ~(RX_DIRTY | RX_EFFECTS | RX_TICK):
+        # Half a request and nothing to write. If its peer has gone and left replies unread
+        # this was the only wake-up, as the loop forgets a descriptor with an error.
+        flags |= take_in(c, fd, stuck)
+    return flags
+
+
+cdef int take_in(Conn *c, int fd, bint stuck) noexcept nogil:
+    """Reads once, handles what has come, writes once."""
     cdef size_t room
     cdef char *into = engine_rx_space(c, &room)
     cdef ssize_t n = recv(fd, into, room, MSG_DONTWAIT)
