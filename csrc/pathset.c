@@ -108,20 +108,12 @@ const struct xs_seen *xs_pathset_next(const struct xs_pathset *s, const struct x
 
 /* ---- what it did ------------------------------------------------------------------ */
 
-int xs_oplog_reserve(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who,
-                     size_t path_len, size_t data_len)
-{
-    size_t size = padded(sizeof(struct xs_oprec) + path_len + data_len);
-
-    return xs_mem_grow(m, who, (void **)&log->buf, &log->cap, log->len + size, 1);
-}
-
 int xs_oplog_add(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who, unsigned op,
                  uint64_t answer, const char *path, size_t path_len, const void *data,
                  size_t data_len)
 {
     size_t size = padded(sizeof(struct xs_oprec) + path_len + data_len);
-    int rc = xs_oplog_reserve(log, m, who, path_len, data_len);
+    int rc = xs_mem_grow(m, who, (void **)&log->buf, &log->cap, log->len + size, 1);
 
     if (rc != XS_OK)
         return rc;

@@ -69,14 +69,16 @@ struct xs_oplog {
 int xs_oplog_add(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who, unsigned op,
                  uint64_t answer, const char *path, size_t path_len, const void *data,
                  size_t data_len);
-/* Makes room for one record, so that adding it cannot fail. 0 or XS_ENOMEM. */
-int xs_oplog_reserve(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who,
-                     size_t path_len, size_t data_len);
 /* Takes the last record back; `mark` is what log->len was before it. */
 static inline void xs_oplog_undo(struct xs_oplog *log, size_t mark)
 {
     log->len = mark;
     log->count--;
+}
+/* The record that begins at `mark`. */
+static inline struct xs_oprec *xs_oplog_at(const struct xs_oplog *log, size_t mark)
+{
+    return (struct xs_oprec *)(void *)(log->buf + mark);
 }
 void xs_oplog_free(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who);
 const struct xs_oprec *xs_oplog_next(const struct xs_oplog *log, const struct xs_oprec *prev);

@@ -245,6 +245,20 @@ def test_history_is_trimmed_with_time() -> None:
     assert arena.caused() == {}
 
 
+def test_the_end_of_a_transaction_does_not_protect_it_any_more() -> None:
+    """Neither does that of an older one, whose time has run out meanwhile."""
+    arena, dom0, one, _two = two_guests()
+    dom0.start()
+    arena.sleep(40 * MS)
+    younger = dom0.start()
+    arena.sleep(20 * MS)
+    assert dom0.end(younger) == OK
+    assert one.write(X1, b"1") == OK
+    assert arena.records == 0
+    dom0.end(dom0.start())
+    arena.check()
+
+
 # --- blame --------------------------------------------------------------------------------------
 
 

@@ -110,7 +110,7 @@ static void test_oplog(size_t steps)
         for (size_t i = 0; i < count; i++, at = xs_oplog_next(&log, at)) {
             CHECK(at != NULL && (uintptr_t)at % 8 == 0);
             CHECK_EQ(at->op, list[i].op);
-            CHECK_EQ(at->flags, list[i].flags);
+            CHECK_EQ(at->answer, list[i].flags);
             CHECK_EQ(at->path_len, list[i].path_len);
             CHECK_EQ(at->data_len, list[i].data_len);
             CHECK(memcmp(at->data, list[i].path, at->path_len) == 0);

@@ -216,8 +216,9 @@ cdef bint conn_blocked(Conn *c) noexcept nogil:
             credit_paused(c.core, d) or write_rate_waits(c)):
         return True
     if quota_applies(c):
+        # What its transactions need is given back when they end, so it must be able to end them.
         return ((d.hard[Q_OUTSTANDING] != 0 and d.outstanding >= d.hard[Q_OUTSTANDING])
-                or not quota_allows(d, Q_MEMORY, quota_memory(d)))
+                or not quota_allows(d, Q_MEMORY, quota_memory(d) - d.tx_bytes))
     return xs_outq_bytes(&c.out) > OUTPUT_HIGH
 
 

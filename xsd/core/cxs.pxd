@@ -316,8 +316,7 @@ cdef extern from "pathset.h" nogil:
         size_t count
     int xs_oplog_add(xs_oplog *log, xs_mem *m, xs_account *who, unsigned op, uint64_t answer,
                      const char *path, size_t path_len, const void *data, size_t data_len)
-    int xs_oplog_reserve(xs_oplog *log, xs_mem *m, xs_account *who, size_t path_len,
-                         size_t data_len)
+    xs_oprec *xs_oplog_at(const xs_oplog *log, size_t mark)
     void xs_oplog_undo(xs_oplog *log, size_t mark)
     void xs_oplog_free(xs_oplog *log, xs_mem *m, xs_account *who)
     const xs_oprec *xs_oplog_next(const xs_oplog *log, const xs_oprec *prev)

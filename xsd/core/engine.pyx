@@ -50,7 +50,7 @@ from xsd.core.lifecycle cimport (
     op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
     op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
 from xsd.core.quota cimport quota_apply, quota_find, quota_memory, quota_name, quota_prepare_tally
-from xsd.core.replay cimport replay_note, replay_reserve
+from xsd.core.replay cimport replay_begin, replay_end, replay_forget
 from xsd.core.state cimport state_check, state_hash
 from xsd.core.store cimport (
     op_directory, op_directory_part, op_get_perms, op_mkdir, op_read, op_rm, op_set_perms,
@@ -152,9 +152,9 @@ cdef int engine_handle(Conn *c, const xs_header *h, const char *p) noexcept nogi
     if not xs_wire_check(op, p, h.len, &strings):
         return XS_EINVAL
     if tx != NULL and op.flags & XS_OPF_TREE and not c.replaying:
-        if replay_reserve(c, tx, h) != XS_OK:
-            return XS_ENOMEM
-        c.asking = tx
+        rc = replay_begin(c, tx, h, p)
+        if rc != XS_OK:
+            return rc
     rc = dispatch(c, h, tx, p, strings)
     if rc == RC_WAIT and tx != NULL and h.type != XS_OP_TRANSACTION_END:
         tx.requests -= 1 # it comes again, and is one request
@@ -198,6 +198,8 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
         return XS_ENOMEM
     c.asking = NULL
     rc = engine_handle(c, h, p)
+    if c.asking != NULL and (rc == RC_WAIT or rc == XS_ENOMEM):
+        replay_forget(c)
     if rc == RC_WAIT:
         cause_end(c)
         xs_outq_release(&c.out)
@@ -205,7 +207,7 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     if rc != XS_OK and rc != RC_REPLIED:
         reply_error(c, h, rc)
     if c.asking != NULL:
-        replay_note(c, c.asking, h, p)
+        replay_end(c)
     c.absent_count = 0
     c.hold_until = 0
     c.requests += 1

@@ -12,12 +12,13 @@ from libc.string cimport memcpy, memset, strlen
 
 from xsd.core.connection cimport message_gone, reply_error
 from xsd.core.cxs cimport (
-    XS_HEADER_SIZE, XS_OK, XS_OP_DIRECTORY_PART, cbool, xs_header, xs_node, xs_oplog_add,
-    xs_oplog_next, xs_oplog_reserve, xs_oprec, xs_outq_clear, xs_outq_last, xs_outq_free, xs_outq_reserve, xs_outq_release,
+    XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_DIRECTORY_PART, cbool, xs_header, xs_node, xs_oplog_add,
+    xs_oplog_at, xs_oplog_next, xs_oplog_undo, xs_oprec, xs_outq_clear, xs_outq_last, xs_outq_free, xs_outq_reserve, xs_outq_release,
     xs_tree_share)
 from xsd.core.engine cimport engine_handle
+from xsd.core.quota cimport quota_allows, quota_applies, quota_memory
 from xsd.core.transaction cimport tx_recharge
-from xsd.core.types cimport Conn, Core, Tx
+from xsd.core.types cimport Conn, Core, Q_MEMORY, Tx
 
 
 cdef uint64_t digest(const Core *core, const char *reply, size_t n) noexcept nogil:
@@ -45,18 +46,34 @@ cdef uint64_t digest(const Core *core, const char *reply, size_t n) noexcept nog
     return h ^ (h >> 32)
 
 
-cdef int replay_reserve(Conn *c, Tx *tx, const xs_header *h) noexcept nogil:
-    """Makes room to keep a request of a transaction. XS_OK or XS_ENOMEM."""
-    return xs_oplog_reserve(&tx.asked, &c.core.mem, tx.account, 0, h.len)
+cdef int replay_begin(Conn *c, Tx *tx, const xs_header *h, const char *p) noexcept nogil:
+    """Keeps a request of a transaction that is about to be handled. XS_OK or XS_ENOMEM."""
+    cdef int rc
+    c.asked_at = tx.asked.len
+    rc = xs_oplog_add(&tx.asked, &c.core.mem, tx.account, h.type, 0, NULL, 0, p, h.len)
+    if rc != XS_OK:
+        return rc
+    c.asking = tx
+    tx_recharge(c, tx)
+    if quota_applies(c) and not quota_allows(c.dom, Q_MEMORY, quota_memory(c.dom)):
+        replay_forget(c)
+        return XS_ENOMEM
+    return XS_OK
 
 
-cdef void replay_note(Conn *c, Tx *tx, const xs_header *h, const char *p) noexcept nogil:
-    """Keeps a request whose reply has just been queued; room was made."""
+cdef void replay_forget(Conn *c) noexcept nogil:
+    """The request was not answered, or only with a lack of memory: it is not to be repeated."""
+    xs_oplog_undo(&c.asking.asked, c.asked_at)
+    tx_recharge(c, c.asking)
+    c.asking = NULL
+
+
+cdef void replay_end(Conn *c) noexcept nogil:
+    """Its reply has been queued: adds the digest."""
     cdef size_t n
     cdef const char *reply = xs_outq_last(&c.out, &n)
-    xs_oplog_add(&tx.asked, &c.core.mem, tx.account, h.type, digest(c.core, reply, n), NULL, 0,
-                 p, h.len)
-    tx_recharge(c, tx)
+    xs_oplog_at(&c.asking.asked, c.asked_at).answer = digest(c.core, reply, n)
+    c.asking = NULL
 
 
 cdef int replay(Conn *c, Tx *tx, xs_node *root, Tx *again, cbool *same) noexcept nogil:
@@ -99,6 +116,8 @@ cdef int replay(Conn *c, Tx *tx, xs_node *root, Tx *again, cbool *same) noexcept
         if rc != XS_OK:
             break
         rc = engine_handle(&stand_in, &h, rec.data)
+        if rc == XS_ENOMEM:
+            break # no request with this answer is kept: it says nothing about the tree
         if rc != XS_OK:
             reply_error(&stand_in, &h, rc)
             rc = XS_OK

@@ -142,7 +142,8 @@ cdef struct Conn:
     bint paused          # stopped with input left, or told its reader to stop
     bint runnable
     bint replaying       # a stand-in: asks again what a transaction has asked
-    Tx *asking           # transaction that will keep the request being handled
+    Tx *asking           # transaction that keeps the request being handled
+    size_t asked_at      # where, in what it has asked
     bint held            # a transaction with priority must end first
     int64_t hold_until   # its request is not held back longer, whoever has priority; 0: was not
     uint32_t failures    # of transactions in a row
