@@ -1,6 +1,6 @@
 """The engine as Python sees it; the docstrings stand in engine.pyx."""
 
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 EFFECT_NAMES: Final[tuple[str, ...]]
 ERROR_NAMES: Final[tuple[str, ...]]
@@ -14,6 +14,27 @@ TICK: Final[int]
 
 SOCKET: Final[int]
 RING: Final[int]
+
+class ConflictFigures(TypedDict):
+    caused: int
+    suffered: int
+    paused_ns: int
+    credit: float
+    paused: bool
+
+class Conflict(TypedDict):
+    when_ns: int
+    conn: int
+    domid: int
+    tx: int
+    path: bytes
+    seen: list[str]
+    known: bool
+    by_conn: int
+    by_domid: int
+    by_tx: int
+    by_when_ns: int
+    charged: bool
 
 class Engine:
     def __init__(self, seed: int = 0, priv_domid: int = 0, store_domid: int = 0) -> None: ...
@@ -33,6 +54,7 @@ class Engine:
         | tuple[int, Literal["introduce"], int, tuple[int, int, int]]
         | tuple[int, Literal["control"], int, tuple[bytes]]
         | tuple[int, Literal["notice"], int, tuple[int, str, bool]]
+        | tuple[int, Literal["log"], int, tuple[str, bool]]
         | None
     ): ...
     def complete(self, now: int, id: int, error: str = "", data: bytes = b"") -> None: ...
@@ -54,6 +76,20 @@ class Engine:
         keep_orphans: bool | None = None,
         access_log: bool | None = None,
         socket_output_max: int | None = None,
+        merge: bool | None = None,
+        test_eagain: bool | None = None,
+        conflict: bool | None = None,
+        burst_limit: float | None = None,
+        period_ns: int | None = None,
+        aggregate: bool | None = None,
+        priority_after: int | None = None,
+        priority_hold_ns: int | None = None,
+        write_rate: bool | None = None,
+        writes_per_second: int | None = None,
+        write_burst: int | None = None,
+        write_reserve: int | None = None,
+        write_newcomers: int | None = None,
+        log_debug: bool | None = None,
     ) -> None: ...
 
     # looking
@@ -68,6 +104,8 @@ class Engine:
     def transactions(
         self,
     ) -> list[tuple[int, int, int, int, list[tuple[str, bytes]], bool]]: ...
+    def conflict_figures(self) -> dict[int, ConflictFigures]: ...
+    def conflicts(self) -> list[Conflict]: ...
     def connections(self) -> list[tuple[int, str, int, int, int, int]]: ...
     def counters(self) -> dict[str, int | dict[str, int]]: ...
     def memory(self) -> dict[str, int]: ...

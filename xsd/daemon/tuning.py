@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from xsd.daemon.kinds import BadValueError, Value
 from xsd.daemon.settings import Settings
@@ -77,5 +77,7 @@ class Tuning:
 
     def _apply(self, row: str, value: Value) -> None:
         knob = KNOBS[row]
-        self._engine.configure(**{knob.argument: knob.convert(value)})
+        # The table has checked the type; only it knows which knob has which.
+        setting: dict[str, Any] = {knob.argument: knob.convert(value)}
+        self._engine.configure(**setting)
         self._values[row] = value
