@@ -68,8 +68,12 @@ class Effects:
                 answer = self._control.dispatch(payload.split(b"\0")[:-1], conn)
                 return (answer.errno, b"") if isinstance(answer, ControlError) else ("", answer)
             case "notice", (int(domid), str(quota), over):
-                _logger.warning("domain %d: %s %s soft quota", domid, quota,
-                                "above its" if over else "no longer above its")
+                _logger.warning(
+                    "domain %d: %s %s soft quota",
+                    domid,
+                    quota,
+                    "above its" if over else "no longer above its",
+                )
         return "", b""
 
     def domain_died(self, domid: int) -> None:
