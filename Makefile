@@ -35,7 +35,7 @@ test: build ## the whole test suite; ARGS goes to pytest
 
 quick: build ## the tests that together take less than half a minute
 	@XSD_ORACLE_EXAMPLES=20 $(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick \
-		--ignore=tests/live --ignore=tests/bench tests $(ARGS)
+		--ignore=tests/live --ignore=tests/bench --ignore=tests/csrc tests $(ARGS)
 
 lint: build ## style and types: ruff, clang-format, mypy
 	@$(BIN)/ruff check .

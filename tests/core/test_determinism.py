@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from xsd.core import engine as core
+
 STEPS = int(os.environ.get("XSD_STEPS", "2000"))
 SEEDS = range(int(os.environ.get("XSD_SEED", "1")), int(os.environ.get("XSD_SEED", "1")) + 4)
 
@@ -39,10 +41,11 @@ def test_a_trace_replays_in_other_processes(tmp_path: Path) -> None:
     file = tmp_path / "trace"
     file.write_text("\n".join(recorded.lines) + "\n")
     program = Path(traces.__file__)
+    modules = str(Path(core.__file__).parents[2])  # the same build as here
     for hash_seed in ("0", "4242"):
         done = subprocess.run(
             [sys.executable, str(program), str(file)],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": modules},
             capture_output=True,
             text=True,
             check=True,

@@ -54,7 +54,7 @@ def runnable(engine: Any) -> list[int]:
 
 def test_a_budget_ends_and_the_rest_is_told_as_runnable() -> None:
     """MORE says that input is left; each turn handles one budget of it, in order."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     flags = engine.feed(0, cid, reads(*range(10)), 4)
     assert flags & core.MORE
@@ -71,7 +71,7 @@ def test_a_budget_ends_and_the_rest_is_told_as_runnable() -> None:
 
 def test_connections_take_turns() -> None:
     """Those with input left are told one after the other, not the first one again."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cids = [engine.open(0, SOCKET, 0) for _ in range(3)]
     for cid in cids:
         engine.feed(0, cid, reads(*range(9)), 1)
@@ -84,7 +84,7 @@ def test_connections_take_turns() -> None:
 
 def test_a_budget_that_is_just_enough_leaves_nothing() -> None:
     """No empty turn follows."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     flags = engine.feed(0, cid, reads(1, 2, 3), 3)
     assert not flags & (core.MORE | core.PAUSE)
@@ -93,7 +93,7 @@ def test_a_budget_that_is_just_enough_leaves_nothing() -> None:
 
 def test_each_connection_with_output_is_told_once() -> None:
     """Until it gains more after that."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     first, second = engine.open(0, SOCKET, 0), engine.open(0, SOCKET, 0)
     assert engine.feed(0, second, reads(1, 2)) & core.DIRTY
     engine.feed(0, first, reads(1))
@@ -107,7 +107,7 @@ def test_each_connection_with_output_is_told_once() -> None:
 
 def test_requests_behind_an_effect_wait_in_order() -> None:
     """What follows a CONTROL is answered after it; others are served meanwhile."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid, other = engine.open(0, SOCKET, 0), engine.open(0, SOCKET, 0)
     flags = engine.feed(
         0, cid, reads(1) + frame(Msg.CONTROL, b"print\0x\0", req=2) + reads(3) + reads(4)[:9]
@@ -136,7 +136,7 @@ def test_requests_behind_an_effect_wait_in_order() -> None:
 
 def test_an_effect_is_taken_once_and_completed_once() -> None:
     """A second completion is nobody's."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     engine.feed(0, cid, frame(Msg.CONTROL, b"print\0x\0"))
     number, *_ = engine.next_effect()
@@ -151,7 +151,7 @@ def test_an_effect_is_taken_once_and_completed_once() -> None:
 
 def test_the_answer_to_a_question_about_domains_is_not_asked_twice() -> None:
     """Each unknown domid of a request costs one question, and the request then goes on."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     names = [b"r%d" % domid for domid in (7, 8, 7, 9)]
     engine.feed(0, cid, frame(Msg.SET_PERMS, strings(b"/tool", b"n0", *names), req=5))
@@ -172,7 +172,7 @@ def test_the_answer_to_a_question_about_domains_is_not_asked_twice() -> None:
 
 def test_more_unknown_domains_than_are_remembered_end() -> None:
     """A request that names a thousand unknown domains is answered after some questions."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     names = [b"r%d" % domid for domid in range(100, 700)]
     engine.feed(0, cid, frame(Msg.SET_PERMS, strings(b"/tool", b"n0", *names), req=5))
@@ -450,7 +450,7 @@ def test_soft_quotas_are_told_once_each_way() -> None:
 
 def test_the_privileged_ring_is_not_limited() -> None:
     """Quotas bind guests; a ring of the privileged domain is held back by its output only."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, RING, 0)
     assert not engine.feed(0, cid, reads(*range(100))) & core.PAUSE
     assert answered(engine, cid) == list(range(100))

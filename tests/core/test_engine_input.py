@@ -56,7 +56,7 @@ def carry_out(engine: Any) -> None:
 
 def everything_of(pieces: list[bytes]) -> tuple[bytes, int]:
     """Output and state after feeding one connection."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     closed = False
     for piece in pieces:
@@ -87,7 +87,7 @@ def test_where_input_is_cut_does_not_matter(messages: list[bytes], data: st.Data
 @given(st.lists(st.one_of(st.binary(max_size=200), MESSAGES), max_size=12), st.booleans())
 def test_garbage_breaks_nothing(pieces: list[bytes], ring: bool) -> None:
     """Whatever a peer sends, the engine stays consistent and serves others."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, RING if ring else SOCKET, 5 if ring else 0)
     other = engine.open(0, SOCKET, 0)
     for piece in pieces:
@@ -120,7 +120,7 @@ def test_any_payload_of_any_type_is_answered(
 def test_every_announced_length(kind: int) -> None:
     """0 to 4096 is a request, answered when it is complete; 4097 ends the connection."""
     for size in [*range(40), 100, 1000, 4094, 4095, 4096]:
-        engine = core.Engine()
+        engine: Any = core.Engine()
         cid = engine.open(0, kind, 0)
         request = frame(Msg.READ, b"a" * (size - 1) + b"\0" if size else b"", req=7)
         assert len(request) == 16 + size
@@ -140,7 +140,7 @@ def test_every_announced_length(kind: int) -> None:
 
 def test_what_was_asked_before_a_broken_header_is_answered() -> None:
     """A reply that waits is still to be sent before the connection is closed."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     data = frame(Msg.GET_PERMS, b"/tool\0") + struct.pack("=4I", 2, 0, 0, 9999)
     assert engine.feed(0, cid, data) & core.CLOSE
@@ -149,7 +149,7 @@ def test_what_was_asked_before_a_broken_header_is_answered() -> None:
 
 def test_more_than_a_buffer_at_once() -> None:
     """A megabyte of requests in one call; a paused connection does not take that much."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     request = frame(Msg.WRITE, b"/x\0" + b"v" * 1000)
     engine.feed(0, cid, request * 1000)

@@ -38,7 +38,7 @@ def owned_home(world: EngineWorld, domid: int) -> Client:
 
 def test_ids_are_used_again() -> None:
     """They stay small, so that tables by id do."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cids = [engine.open(0, SOCKET, 0) for _ in range(5)]
     assert sorted(cids) == list(range(5))
     engine.close(0, 3)
@@ -49,15 +49,16 @@ def test_ids_are_used_again() -> None:
 
 def test_unknown_ids_raise() -> None:
     """Of connections that have gone, too."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     engine.close(0, cid)
-    for act in (
+    acts: list[Callable[[], object]] = [
         lambda: engine.close(0, cid),
         lambda: engine.feed(0, cid, b""),
         lambda: engine.take(cid),
         lambda: engine.take(1 << 31),
-    ):
+    ]
+    for act in acts:
         with pytest.raises(KeyError):
             act()
     with pytest.raises(ValueError, match="65536"):
@@ -66,7 +67,7 @@ def test_unknown_ids_raise() -> None:
 
 def test_an_answer_does_not_reach_who_inherited_the_id() -> None:
     """A connection closes while an effect is under way; another gets its id."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     engine.feed(0, cid, frame(Msg.CONTROL, b"print\0x\0", req=1))
     number, *_ = engine.next_effect()
@@ -83,7 +84,7 @@ def test_an_answer_does_not_reach_who_inherited_the_id() -> None:
 
 def test_an_effect_not_taken_yet_outlives_its_connection() -> None:
     """INTRODUCE goes on: the domain is introduced though nobody hears of it."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     engine.feed(0, cid, frame(Msg.INTRODUCE, b"3\x001\x007\0"))
     engine.close(0, cid)
@@ -226,7 +227,7 @@ def test_a_guest_dies_in_every_state(state: Callable[[EngineWorld, Client], None
 
 def test_ten_thousand_connections_come_and_go() -> None:
     """One after the other and all at once; memory is as before."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     request = frame(Msg.READ, b"/tool\0") + frame(Msg.WATCH, b"/\0t\0")
     before = engine.account(0)
     for _ in range(10_000):
@@ -251,7 +252,7 @@ def test_ten_thousand_connections_come_and_go() -> None:
 
 def test_every_connection_of_a_domain_ends_with_it() -> None:
     """Also those that were opened for it without an INTRODUCE."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, RING, 9)
     engine.feed(0, cid, frame(Msg.WATCH, b"/\0t\0"))
     engine.domain_died(0, 9)
@@ -263,7 +264,7 @@ def test_every_connection_of_a_domain_ends_with_it() -> None:
 
 def test_news_of_unknown_domains_are_no_news() -> None:
     """The hypervisor tells of domains that have never had anything to do with us."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     before = engine.state_hash()
     for domid in (0, 1, 65535):
         engine.domain_died(0, domid)
@@ -354,3 +355,16 @@ def test_transaction_ids_are_counted_per_connection() -> None:
     assert first.start() == 3
     assert first.read(b"/tool", 1) == "ENOENT"
     assert second.read(b"/tool", 3) == "ENOENT"
+
+
+def test_transaction_ids_wrap_around() -> None:
+    """After 2^32 - 1 comes 1, never 0, which means no transaction; what is open is skipped."""
+    world = EngineWorld()
+    client = world.socket()
+    assert [client.start(), client.start()] == [1, 2]
+    assert client.end(1) == OK
+    world.engine.set_last_transaction(cid_of(client), 0xFFFFFFFD)
+    assert [client.start() for _ in range(4)] == [0xFFFFFFFE, 0xFFFFFFFF, 1, 3]
+    assert client.write(b"/t", b"v", 0xFFFFFFFF) == OK
+    assert client.end(0xFFFFFFFF) == OK
+    assert client.read(b"/t") == b"v"

@@ -28,7 +28,7 @@ def records(data: bytes) -> Iterator[tuple[Any, ...]]:
 
 def test_access_records_tell_each_request() -> None:
     """When, who, what, and how it ended; nothing when it is switched off."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0)
     engine.feed(1, cid, frame(Msg.READ, b"/tool\0"))
     assert engine.take_access() == b""
@@ -51,7 +51,7 @@ def test_access_records_tell_each_request() -> None:
 
 def test_access_records_are_bounded() -> None:
     """Those that nobody fetches are counted as lost; requests are served nevertheless."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     engine.configure(access_log=True)
     cid = engine.open(0, SOCKET, 0)
     for _ in range(400):
@@ -68,7 +68,7 @@ def test_access_records_are_bounded() -> None:
 
 def test_an_access_record_may_fail_for_want_of_memory() -> None:
     """The request does not."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     engine.configure(access_log=True)
     cid = engine.open(0, SOCKET, 0)
     engine.feed(0, cid, frame(Msg.READ, b"/tool\0"))
@@ -148,7 +148,7 @@ def test_expired_events_are_counted() -> None:
 
 def test_connections_watches_and_transactions_are_listed() -> None:
     """With what a control command shows of them."""
-    engine = core.Engine()
+    engine: Any = core.Engine()
     cid = engine.open(0, SOCKET, 0, 1234, 42)
     engine.feed(5, cid, frame(Msg.WATCH, b"a/b\0token\0") + frame(Msg.TRANSACTION_START, b"\0"))
     engine.feed(6, cid, frame(Msg.MKDIR, b"/x\0", tx=1))

@@ -8,13 +8,18 @@ may fail without anybody noticing.
 
 from __future__ import annotations
 
+import os
+import struct
+import trace as traces
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
 from world import OK, Client, EngineWorld, Msg, strings
 
+CLOSE = 16  # of the bits that feed() returns
 DONE, NOMEM, WAITING, CLOSED = "done", "ENOMEM", "waiting", "closed"
 NTH_MAX = 5000
 GUESTS = (1, 2)
@@ -282,6 +287,7 @@ TREE_REQUESTS: dict[str, tuple[int, bytes]] = {
     "directory part": (Msg.DIRECTORY_PART, b"/local/domain/1/data\x000\0"),
     "get perms": (Msg.GET_PERMS, b"/list/node\0"),
     "write new": (Msg.WRITE, b"/local/domain/1/data/new\0value"),
+    "write below a leaf": (Msg.WRITE, b"/list/node/first/child\0value"),
     "write deep": (Msg.WRITE, DEEP + b"\0value"),
     "write shorter": (Msg.WRITE, b"/local/domain/1/data/x\0"),
     "write longer": (Msg.WRITE, b"/local/domain/1/data/x\0" + b"v" * 300),
@@ -541,3 +547,63 @@ def test_all_allocations_may_fail(case: Case) -> None:
         if not failed:
             return
     raise AssertionError(f"more than {NTH_MAX} allocations")
+
+
+def test_an_answer_without_memory_ends_the_connection() -> None:
+    """Nobody waits for ever for the answer to a CONTROL: it comes, or the end does.
+
+    The room that there was for it has gone to events that came meanwhile.
+    """
+    fates = set()
+    for events in range(40):
+        world = EngineWorld()
+        engine, writer, client = world.engine, world.socket(), world.socket()
+        link: Any = client.link
+        assert client.watch(b"/e", b"token") == OK
+        engine.feed(0, link.cid, struct.pack("=4I", Msg.CONTROL, 0, 0, 5) + b"help\0")
+        number, *_ = engine.next_effect()
+        for i in range(events):
+            assert writer.write(b"/e/%03d" % i, b"") == OK
+        engine.fail_allocation(1, sticky=True)
+        engine.complete(0, number, "", b"")
+        engine.fail_allocation(0)
+        assert engine.next_runnable() == link.cid
+        closed = bool(engine.feed(0, link.cid, b"") & CLOSE)
+        assert len(client.drain()) == events + (not closed)
+        fates.add(closed)
+        engine.close(0, link.cid)
+        engine.check()
+    assert fates == {False, True}
+
+
+# ---- random work -----------------------------------------------------------------------------
+
+STEPS = int(os.environ.get("XSD_STEPS", "2000"))
+FIRST_SEED = int(os.environ.get("XSD_SEED", "1"))
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 6))
+def test_random_work_with_random_failures(seed: int) -> None:
+    """Every invariant holds all along; at the end everything is given back."""
+    recorder = traces.Recorder(traces.engine())
+    wander = traces.Wander(recorder, Random(seed))
+    engine = recorder.engine
+    for step in range(STEPS):
+        wander.step()
+        if step % 20 == 0:
+            engine.fail_allocation(0)
+            engine.check()
+    engine.fail_allocation(0)
+    engine.tick(wander.now + 1)
+    for cid, kind, *_ in engine.connections():
+        if kind == "socket":
+            engine.close(wander.now, cid)
+    for domid in traces.GUESTS:
+        engine.domain_died(wander.now, domid)
+        assert engine.account(domid) == (0, 0)
+    engine.collect()
+    engine.check()
+    assert engine.connections() == []
+    assert engine.watches() == []
+    assert engine.transactions() == []
+    assert engine.account(0) == (0, 0)

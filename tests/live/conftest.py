@@ -14,7 +14,7 @@ import serving
 from peer import Neighbour, Peer
 from serving import Daemon, absent
 
-SECONDS = 60.0
+SECONDS = 150.0  # more than the longest client runs by itself: a minute, before sanitizers
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Start = Callable[..., Daemon]

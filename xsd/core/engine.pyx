@@ -966,6 +966,10 @@ cdef class Engine:
         """How often memory has been asked for."""
         return self.core.mem.calls
 
+    def set_last_transaction(self, uint32_t id, uint32_t last):
+        """Lets a connection go on counting its transactions from `last`."""
+        self.conn(id).last_tx = last
+
     def bench_feed(self, uint32_t id, bytes data, int repeats):
         """Nanoseconds per request of feeding the same requests again and again.
 

@@ -70,8 +70,12 @@ class Effects:
             case "log", (str(text), detail):
                 _logger.log(logging.DEBUG if detail else logging.INFO, "%s", text)
             case "notice", (int(domid), str(quota), over):
-                _logger.warning("domain %d: %s %s soft quota", domid, quota,
-                                "above its" if over else "no longer above its")
+                _logger.warning(
+                    "domain %d: %s %s soft quota",
+                    domid,
+                    quota,
+                    "above its" if over else "no longer above its",
+                )
         return "", b""
 
     def domain_died(self, domid: int) -> None:

@@ -80,8 +80,9 @@ def engine_for(settings: Settings) -> Engine:
 def host_for(settings: Settings) -> Host:
     """The hypervisor below us. Raises OSError when there is none and one was wanted."""
     if settings.xen.enabled:
-        raise OSError("no Xen interface in this build: start with --no-xen to serve the "
-                      "unix socket alone")
+        raise OSError(
+            "no Xen interface in this build: start with --no-xen to serve the unix socket alone"
+        )
     return FakeHost(everybody=True)
 
 
@@ -109,8 +110,9 @@ class Daemon:
         tuning = Tuning(self._engine, settings)
         register_conflicts(control, self._engine, tuning, time.monotonic_ns)
         self._effects = Effects(self._engine, host, control, time.monotonic_ns)
-        self._sockets = Sockets(self._engine, self._loop, self._effects.run, self._settled,
-                                settings.xen.store_domid)
+        self._sockets = Sockets(
+            self._engine, self._loop, self._effects.run, self._settled, settings.xen.store_domid
+        )
         self._effects.changed = self._sockets.settle
 
     def run(self, readiness: process.Readiness) -> int:
@@ -168,5 +170,8 @@ def _say_ready() -> None:
 def _report(loop: object, context: dict[str, object]) -> None:
     """An exception in a callback harms that callback; the loop goes on."""
     failure = context.get("exception")
-    _logger.error("%s", context.get("message"),
-                  exc_info=failure if isinstance(failure, BaseException) else None)
+    _logger.error(
+        "%s",
+        context.get("message"),
+        exc_info=failure if isinstance(failure, BaseException) else None,
+    )

@@ -29,9 +29,11 @@ class View:
 
     def counts(self) -> Mapping[int, Figures]:
         """What each domain is charged with."""
-        return {domid: {"nodes": 0, "watches": 0, "outstanding": 0, "memory": 0,
-                        "transactions": 0} | figures
-                for domid, figures in self._engine.counts().items()}
+        return {
+            domid: {"nodes": 0, "watches": 0, "outstanding": 0, "memory": 0, "transactions": 0}
+            | figures
+            for domid, figures in self._engine.counts().items()
+        }
 
     def maxima(self) -> Mapping[int, Figures]:
         """The greatest figures seen, per domain."""
@@ -45,9 +47,11 @@ class View:
 
     def quotas(self, soft: bool) -> Figures:
         """Quotas of domains to come."""
-        return {name.removeprefix("soft-"): value
-                for name, value in self._engine.quotas().items()
-                if name.startswith("soft-") == soft}
+        return {
+            name.removeprefix("soft-"): value
+            for name, value in self._engine.quotas().items()
+            if name.startswith("soft-") == soft
+        }
 
     def set_quota(self, name: str, value: int, soft: bool) -> None:
         """Sets a quota of domains to come."""
@@ -71,9 +75,11 @@ class View:
 
     def transactions(self, domid: int) -> Sequence[TransactionView]:
         """The open transactions of a domain, with what they changed."""
-        return [TransactionView(tx, self.name(conn), tuple(changes), poisoned)
-                for conn, owner, tx, _, changes, poisoned in self._engine.transactions()
-                if owner == domid]
+        return [
+            TransactionView(tx, self.name(conn), tuple(changes), poisoned)
+            for conn, owner, tx, _, changes, poisoned in self._engine.transactions()
+            if owner == domid
+        ]
 
     def memory(self) -> Figures:
         """Bytes and blocks by what they are for."""
