@@ -536,7 +536,7 @@ def test_a_holder_that_goes_releases_the_held(ending: str) -> None:
     elif ending == "is reset":
         assert one.ask(Msg.RESET_WATCHES, b"\0") == OK
     else:
-        assert dom0.ask(Msg.INTRODUCE, b"1\0" b"1\0" b"7\0") == OK
+        assert dom0.ask(Msg.INTRODUCE, b"1\01\07\0") == OK
     arena.settle()
     assert [packet.payload for packet in two.drain()] == [OK]
     arena.quiet()

@@ -187,7 +187,9 @@ class Checker:
             self.expect(answer, failed(b"EAGAIN"), "a commit whose answers have changed")
         else:
             self.seen["commits"] += 1
-            self.expect(answer, (Msg.TRANSACTION_END, OK), "a commit whose answers are as they were")
+            self.expect(
+                answer, (Msg.TRANSACTION_END, OK), "a commit whose answers are as they were"
+            )
             self.live = after
 
 
@@ -413,7 +415,8 @@ class AlwaysConflicts(Checker):
         touched = {request[1] for request, _answer in tx.done}
         touched |= {path[: path.rindex(b"/")] for path in touched}
         changed = any(
-            {p for p in self.live if p.startswith(path)} != {p for p in tx.view if p.startswith(path)}
+            {p for p in self.live if p.startswith(path)}
+            != {p for p in tx.view if p.startswith(path)}
             for path in touched
         )
         return None if changed else Checker.again(self, domid, tx)

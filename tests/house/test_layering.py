@@ -20,7 +20,7 @@ CSRC_ORDER = (
     ("perms",),
     ("node",),
     ("dir", "trie"),
-    ("watchtrie", "outq", "pathset"),
+    ("watchtrie", "outq", "pathset", "history"),
 )
 C_HEADERS = {"limits.h", "stdbool.h", "stddef.h", "stdint.h", "string.h"}
 # Besides: sorting; and the allocator, which also says which assertion does not hold.

@@ -134,12 +134,13 @@ def test_without_protection_the_toolstack_never_commits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("aggregate", [True, False])
 @pytest.mark.parametrize("burst", [1.0, 5.0])
-def test_with_credit_the_toolstack_commits(
-    tmp_path: Path, aggregate: bool, burst: float
-) -> None:
+def test_with_credit_the_toolstack_commits(tmp_path: Path, aggregate: bool, burst: float) -> None:
     """The guest loses a point a conflict and is paused: one try more than it has points."""
     with attack(
-        tmp_path / "s", priority_after=0, aggregate=aggregate, burst_limit=burst,
+        tmp_path / "s",
+        priority_after=0,
+        aggregate=aggregate,
+        burst_limit=burst,
         period_ns=200_000_000,
     ) as world:
         prepare(world)

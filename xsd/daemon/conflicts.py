@@ -1,10 +1,10 @@
 """The control command ``conflicts``: who failed because of whom, and how that is kept in bounds.
 
-    conflicts                   a line per domain with anything to tell
-    conflicts <domid>           that domain
-    conflicts explain [<n>]     the last conflicts: which node, seen how, changed by whom, when
-    conflicts settings          what can be set, and how it stands
-    conflicts set <key> <value> sets it
+conflicts                   a line per domain with anything to tell
+conflicts <domid>           that domain
+conflicts explain [<n>]     the last conflicts: which node, seen how, changed by whom, when
+conflicts settings          what can be set, and how it stands
+conflicts set <key> <value> sets it
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def register_conflicts(
             case _:
                 raise ControlError("EINVAL")
 
-    registry.register(
-        "conflicts", "[<domid>|explain [<n>]|settings|set <key> <value>]", conflicts
-    )
+    registry.register("conflicts", "[<domid>|explain [<n>]|settings|set <key> <value>]", conflicts)
 
 
 def _set(tuning: Tuning, key: str, value: str) -> str:
