@@ -114,6 +114,8 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
     cdef Domain *d = domain_get(core, domid)
     cdef bint fresh
     cdef int rc = XS_OK
+    if d != NULL and d.dying: # a new domain must not pay for, or inherit from, the old one
+        d = NULL if bury(core, d, NULL) != XS_OK else domain_get(core, domid)
     if d == NULL:
         return XS_ENOMEM
     fresh = not d.introduced and domid != core.priv_domid
