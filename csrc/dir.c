@@ -136,6 +136,7 @@ static struct xs_dir *dir_alloc(struct xs_tree *t, uint32_t cap, uint8_t level)
 
     if (d == NULL)
         return NULL;
+    t->made++;
     memset(d, 0, sizeof(*d));
     d->refs = 1;
     d->cap = (uint16_t)cap;
@@ -180,6 +181,7 @@ static struct xs_dir *own(struct xs_tree *t, struct xs_dir **link)
     struct xs_dir *copy = xs_mem_alloc(t->mem, &t->account, xs_dir_size(cap));
     if (copy == NULL)
         return NULL;
+    t->made++;
     memcpy(copy, d, xs_dir_size(d->count));
     copy->refs = 1;
     copy->cap = (uint16_t)cap;

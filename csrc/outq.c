@@ -114,6 +114,7 @@ int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who,
     q->room_bytes = bytes;
     q->room_msgs = msgs;
     q->room_events = events;
+    q->room_event_bytes += event ? XS_HEADER_SIZE + payload : 0;
     return XS_OK;
 }
 

@@ -50,6 +50,7 @@ struct xs_outq {
     size_t bucket_count;
     size_t events;                             /* waiting */
     size_t room_bytes, room_msgs, room_events; /* reserved */
+    size_t room_event_bytes;                   /* of room_bytes */
     size_t last_cap, last_msg_cap; /* of what was given back when the queue drained */
 };
 
@@ -71,7 +72,7 @@ int xs_outq_reserve(struct xs_outq *q, struct xs_mem *m, struct xs_account *who,
 /* Forgets what is reserved. */
 static inline void xs_outq_release(struct xs_outq *q)
 {
-    q->room_bytes = q->room_msgs = q->room_events = 0;
+    q->room_bytes = q->room_msgs = q->room_events = q->room_event_bytes = 0;
 }
 
 /* Queues a reply into reserved room; the payload may be written to the returned place. */

@@ -123,7 +123,8 @@ int xs_oplog_add(struct xs_oplog *log, struct xs_mem *m, struct xs_account *who,
     rec->answer = answer;
     rec->path_len = (uint16_t)path_len;
     rec->data_len = (uint32_t)data_len;
-    memcpy(rec->data, path, path_len);
+    if (path_len > 0) /* what is asked has none, and NULL must not be passed even for nothing */
+        memcpy(rec->data, path, path_len);
     if (data_len > 0)
         memcpy(rec->data + path_len, data, data_len);
     log->len += size;

@@ -20,6 +20,7 @@ static struct xs_node *node_new(struct xs_tree *t, const char *name, uint32_t na
 
     if (n == NULL)
         return NULL;
+    t->made++;
     n->refs = 1;
     n->name_len = (uint16_t)name_len;
     n->value_len = (uint16_t)value_len;
@@ -86,6 +87,10 @@ void xs_tree_drop(struct xs_tree *t, struct xs_node *top)
 
 bool xs_tree_collect(struct xs_tree *t, size_t budget)
 {
+    /* Two for each that was made, or whoever makes and removes at once would outrun us. */
+    if (budget <= SIZE_MAX - 2 * t->made)
+        budget += 2 * t->made;
+    t->made = 0;
     while (budget-- > 0) {
         if (t->dead_dirs != NULL) {
             struct xs_dir *d = t->dead_dirs;

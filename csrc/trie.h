@@ -73,6 +73,7 @@ struct xs_tree {
     uint64_t stamp; /* last one given */
     struct xs_node *dead_nodes;
     struct xs_dir *dead_dirs;
+    size_t made; /* nodes and blocks since the last collection */
     struct xs_change change;
     struct xs_dir_step *steps;
     size_t step_count, step_cap;

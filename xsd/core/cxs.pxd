@@ -177,6 +177,7 @@ cdef extern from "trie.h" nogil:
         xs_permtab perms
         xs_account account
         uint64_t stamp
+        size_t made
         xs_change change
         xs_tally *tally
         size_t tally_count
@@ -271,6 +272,7 @@ cdef extern from "outq.h" nogil:
         size_t tail
         size_t partial
         size_t events
+        size_t room_event_bytes
     size_t xs_outq_bytes(const xs_outq *q)
     size_t xs_outq_waiting(const xs_outq *q)
     void xs_outq_free(xs_outq *q, xs_mem *m, xs_account *who)

@@ -266,6 +266,8 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         at += XS_HEADER_SIZE + h.len
         budget -= 1
+        if core.tree.made > COLLECT_NOW: # what it cost to make pays for what must be freed
+            xs_tree_collect(&core.tree, 0)
     if c.ignored:
         at = total
     if save_input(c, buf + at, total - at) != XS_OK:

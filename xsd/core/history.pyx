@@ -34,6 +34,7 @@ from xsd.core.cxs cimport (
     XS_OK, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool, xs_author, xs_commit, xs_found,
     xs_history_author, xs_history_count, xs_history_extend, xs_history_forget, xs_history_record,
     xs_history_reserve, xs_mem_alloc, xs_mem_free, xs_mem_zalloc, xs_node, xs_path_set,
+    xs_perms_access,
     xs_pathset, xs_pathset_free, xs_pathset_next, xs_seen, xs_tree_find, xs_tree_same,
     xs_tree_same_subtree, xs_tree_share)
 from xsd.core.effects cimport effect_log
@@ -130,6 +131,8 @@ cdef void history_tx_ends(Core *core, Tx *tx) noexcept nogil:
     if core.priority == tx:
         core.priority = NULL
         priority_release(core)
+    if tx.held_others and (core.now >= tx.hold_until or not tx.failed):
+        tx.conn.failures = 0 # its turn has been used up: priority must be earned anew
     history_trim(core)
 
 
@@ -403,8 +406,32 @@ cdef bint priority_breaks(Core *core, const Conn *c, xs_node *before,
         return False # nobody waits for somebody less privileged
     if c != NULL and c.hold_until != 0 and core.now >= c.hold_until:
         return False # nor for one after the other
-    return (first_change(core, &tx.seen, before, after) != NULL
-            or first_change(core, &tx.conn.foreseen, before, after) != NULL)
+    return (first_change_for(core, tx.conn, &tx.seen, before, after)
+            or first_change_for(core, tx.conn, &tx.conn.foreseen, before, after))
+
+
+cdef bint has_rights(Core *core, const Conn *c, const xs_seen *seen, xs_node *top) noexcept nogil:
+    cdef xs_found found
+    if c.privileged or not core.perms_on:
+        return True
+    xs_path_set(&core.other, seen.path, seen.len)
+    xs_tree_find(top, &core.other, &found)
+    return xs_perms_access(found.near.perms, c.domid, c.target) != 0
+
+
+cdef bint first_change_for(Core *core, const Conn *c, const xs_pathset *set, xs_node *before,
+                           xs_node *after) noexcept nogil:
+    """Whether anything has changed that it saw and has a right to.
+
+    Asking for what it may not see is kept as well, but must not hold anybody up.
+    """
+    cdef const xs_seen *seen = xs_pathset_next(set, NULL)
+    while seen != NULL:
+        if sees_change(core, seen, before, after) and (
+                has_rights(core, c, seen, before) or has_rights(core, c, seen, after)):
+            return True
+        seen = xs_pathset_next(set, seen)
+    return False
 
 
 cdef void priority_hold(Conn *c) noexcept nogil:
@@ -412,6 +439,7 @@ cdef void priority_hold(Conn *c) noexcept nogil:
     cdef Conn **link = &c.core.held
     cdef Core *core = c.core
     core.holds += 1
+    core.priority.held_others = True
     if c.held:
         return
     if c.hold_until == 0:

@@ -123,6 +123,8 @@ cdef struct Tx:
     int64_t hold_until   # of a transaction with priority: until when others are held back
     bint doomed          # set permissions for a domain that has died: it cannot commit
     bint created         # some node
+    bint failed          # through others
+    bint held_others     # by its priority
     xs_tally *delta      # what our view gained over the base
     size_t delta_count
     size_t delta_cap

@@ -56,7 +56,8 @@ cdef int prepare(Core *core, xs_watch *watch, const char *path, uint32_t path_le
         core.events_dropped += 1
         return XS_OK
     if quota_applies(c) and not quota_allows(
-            c.dom, Q_MEMORY, quota_memory(c.dom) + <int64_t>(payload + XS_HEADER_SIZE)):
+            c.dom, Q_MEMORY, quota_memory(c.dom)
+            + <int64_t>(c.out.room_event_bytes + payload + XS_HEADER_SIZE)):
         core.events_dropped += 1
         return XS_OK
     if quota_applies(c) and not quota_allows(c.dom, Q_WATCH_EVENTS, c.out.events + 1):
@@ -302,10 +303,11 @@ cdef int64_t events_expire(Core *core) noexcept nogil:
     cdef size_t waiting
     while link[0] != NULL:
         c = link[0]
-        waiting = c.out.events
-        xs_outq_expire(&c.out, core.now - core.event_timeout_ns, message_gone, c)
-        core.events_expired += waiting - c.out.events
-        conn_wake(c)
+        if xs_outq_oldest_event(&c.out) < core.now - core.event_timeout_ns:
+            waiting = c.out.events # only now: it moves the whole queue
+            xs_outq_expire(&c.out, core.now - core.event_timeout_ns, message_gone, c)
+            core.events_expired += waiting - c.out.events
+            conn_wake(c)
         oldest = xs_outq_oldest_event(&c.out)
         if c.out.events == 0:
             link[0] = c.aging_next
