@@ -233,7 +233,7 @@ cdef bint tx_affords(Conn *c, const Tx *tx, size_t bytes) noexcept nogil:
     """
     return not quota_applies(c) or quota_allows(
         c.dom, Q_MEMORY, quota_memory(c.dom) - tx.charged
-        + <int64_t>(tx.seen.len + tx.log.len + bytes))
+        + <int64_t>(tx.seen.len + tx.log.len + tx.asked.len + bytes))
 
 
 cdef int note(Conn *c, Tx *tx, uint32_t len, unsigned flags) noexcept nogil:
