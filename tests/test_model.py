@@ -861,7 +861,7 @@ def test_a_transaction_sees_the_tree_of_its_start(world: World) -> None:
 def test_conflicts(
     world: World, seen: tuple[int, bytes], disturbance: tuple[int, bytes], conflict: bool
 ) -> None:
-    """A commit fails exactly when something that it was answered would now be answered otherwise."""
+    """A commit fails exactly when one of its answers would now be another."""
     dom0, other = world.socket(), world.socket()
     assert dom0.write(b"/a/b/c", b"v") == OK
     tx = dom0.start()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import pytest
 from arena import MS, Arena, S, Writer, conflict, frames, home
-from world import OK, Client, Msg
+from world import OK, Client, Msg, strings
 
 VICTIMS = [b"/local/domain/9/a", b"/local/domain/9/b"]
 STEP = 1 * MS
@@ -176,7 +176,7 @@ def test_the_toolstack_commits_within_the_bound(
         priority_after=8 if priority else 0, write_rate=write_rate,
     )  # fmt: skip
     most = bound(attackers, limit, aggregate, priority)
-    counts = []
+    counts: list[int] = []
     for _ in range(10):
         before = siege.arena.now
         count = siege.tries(most)
@@ -536,7 +536,7 @@ def test_a_holder_that_goes_releases_the_held(ending: str) -> None:
     elif ending == "is reset":
         assert one.ask(Msg.RESET_WATCHES, b"\0") == OK
     else:
-        assert dom0.ask(Msg.INTRODUCE, b"1\01\07\0") == OK
+        assert dom0.ask(Msg.INTRODUCE, strings(b"1", b"1", b"7")) == OK
     arena.settle()
     assert [packet.payload for packet in two.drain()] == [OK]
     arena.quiet()

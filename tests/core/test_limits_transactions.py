@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from arena import MS, Arena, S, frames, home
 from world import OK, Client, Msg
@@ -30,7 +32,9 @@ def cid(client: Client) -> int:
     return found
 
 
-def send_all(arena: Arena, client: Client, requests: list[tuple[int, bytes, int]]) -> list[bytes]:
+def send_all(
+    arena: Arena, client: Client, requests: Sequence[tuple[int, bytes, int]]
+) -> list[bytes]:
     """Sends many requests in portions; what was answered."""
     answers = []
     for i in range(0, len(requests), 500):

@@ -21,6 +21,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from arena import MS, Arena
@@ -170,7 +171,7 @@ class Checker:
         tx.changed |= kind in (Msg.WRITE, Msg.SET_PERMS) or before != tx.view
 
     def again(self, domid: int, tx: Transaction) -> Tree | None:
-        """The tree that the transaction makes of the live one, alone; None: not with its answers."""
+        """The tree that the transaction makes of the live one, or None: not with its answers."""
         tree = dict(self.live)
         for request, answer in tx.done:
             if self.perform(tree, domid, request) != answer:
@@ -255,7 +256,8 @@ class Play:
     def send(self, player: Player) -> None:
         draw = self.random.random
         dice = draw()
-        kind, payload, tx_id = Msg.TRANSACTION_START, b"\0", 0
+        kind: int = Msg.TRANSACTION_START
+        payload, tx_id = b"\0", 0
         if not player.open or (dice < 0.05 and len(player.open) < OPEN_MOST):
             if dice > 0.9:
                 request = self.request(player)
@@ -319,7 +321,7 @@ class Play:
         self.checker.expect(tree, live, "the tree")
 
 
-def stage(seed: int, checker: Checker | None = None, **settings: object) -> Play:
+def stage(seed: int, checker: Checker | None = None, **settings: Any) -> Play:
     """Two sockets, the privileged domain and three guests before an almost empty tree."""
     arena = Arena(quota=False, **settings)
     dom0 = arena.socket()
@@ -342,7 +344,7 @@ def run(play: Play, transactions: int) -> Counter[str]:
     return play.checker.seen
 
 
-SETTINGS: dict[str, dict[str, object]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "unprotected": {"conflict": False, "priority_after": 0},
     "protected": {"burst_limit": 2.0, "period_ns": 1 * MS, "priority_after": 3,
                   "priority_hold_ns": 10 * MS},

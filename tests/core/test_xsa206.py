@@ -268,7 +268,8 @@ def test_all_culprits_are_blamed() -> None:
     three = arena.owner(3)
     conflict(
         arena, dom0, X1,
-        (one, b"1"), (dom0, b"0"), (two, b"2"), (dom0, b"0"), (one, b"3"), (dom0, b"0"), (two, b"4"),
+        (one, b"1"), (dom0, b"0"), (two, b"2"), (dom0, b"0"), (one, b"3"), (dom0, b"0"),
+        (two, b"4"),
     )  # fmt: skip
     assert arena.caused() == {1: 1, 2: 1}
     assert three.write(b"x", b"") == OK

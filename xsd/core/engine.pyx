@@ -261,7 +261,9 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
         if rc != XS_OK:
             # An effect must complete, or memory be freed, before it is tried again.
             c.paused = True
-            core.starved |= rc == XS_ENOMEM
+            if rc == XS_ENOMEM and not core.starved:
+                core.starved = True
+                core.retry_ns = now + RETRY_NS
             c.starved = rc == XS_ENOMEM
             break
         at += XS_HEADER_SIZE + h.len
@@ -519,7 +521,7 @@ cdef class Engine:
         next = sooner(next, history_deadline(core))
         next = sooner(next, history_summary_deadline(core))
         next = sooner(next, write_rate_tick(core))
-        if core.starved:
+        if core.starved and now >= core.retry_ns: # at once would be to go round in circles
             core.starved = False
             for i in range(core.conn_cap):
                 if core.conns[i] != NULL and core.conns[i].starved:
@@ -527,8 +529,10 @@ cdef class Engine:
                     conn_wake(core.conns[i])
         if xs_tree_collect(&core.tree, COLLECT_TICK) and (next < 0 or next > now + PACE_NS):
             next = now + PACE_NS
-        if (core.deaths_due > 0 or core.starved) and (next < 0 or next > now + RETRY_NS):
-            next = now + RETRY_NS
+        if core.deaths_due > 0:
+            next = sooner(next, now + RETRY_NS)
+        if core.starved:
+            next = sooner(next, core.retry_ns)
         return None if next < 0 else next
 
     def next_dirty(self):

@@ -252,6 +252,7 @@ cdef struct Core:
     Tx *all_tx               # open ones
     uint64_t open_tx
     bint starved             # some connection is
+    int64_t retry_ns         # when it may try again
     bint tick_wanted         # somebody should ask tick() for a deadline
     uint64_t deaths_due      # domains whose clean-up ran out of memory
 
