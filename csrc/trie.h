@@ -11,9 +11,9 @@
  * transaction for its own view. xs_tree_share gives another holder the same tree in
  * O(1); from then on each one's changes copy what is still shared on their path.
  *
- * A change begins with xs_tree_seek and has two halves. xs_tree_prepare_* does everything that can fail: makes the
- * path our own, builds new nodes, makes room, adds up what quotas need to know; it
- * changes nothing anybody can see. xs_tree_commit cannot fail; xs_tree_abort forgets.
+ * A change begins with xs_tree_seek and has two halves. xs_tree_prepare_* does everything
+ * that can fail: makes the path our own, builds new nodes, makes room, adds up what quotas
+ * need to know; it changes nothing anybody can see. xs_tree_commit cannot fail; xs_tree_abort forgets.
  * Between the two the caller checks quotas and prepares the rest of its operation,
  * and so a request is all or nothing, memory running out included. One change is in
  * preparation at a time.
@@ -125,7 +125,8 @@ int xs_tree_prepare_perms(struct xs_tree *t, struct xs_node **top, const struct 
 void xs_tree_commit(struct xs_tree *t, const char *value);
 void xs_tree_abort(struct xs_tree *t);
 
-/* Frees up to `budget` dead nodes and blocks. Whether more are waiting. */
+/* Frees up to `budget` dead nodes and blocks, and two for each one made since the last call.
+ * Whether more are waiting. */
 bool xs_tree_collect(struct xs_tree *t, size_t budget);
 
 /* Whether a path says the same in two trees: present or absent in both with the same

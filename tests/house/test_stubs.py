@@ -21,6 +21,10 @@ OWN = {"__new__", "__init__", "__doc__", "__module__", "__reduce__", "__setstate
 def stub_names(text: str) -> Iterator[str]:
     """``name`` and ``Class.name`` of everything public, functions with their parameters."""
     for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef) and any(
+            isinstance(base, ast.Name) and base.id == "TypedDict" for base in node.bases
+        ):
+            continue  # the shape of what a method returns: only types know of it
         if isinstance(node, ast.ClassDef):
             yield node.name
             for inner in node.body:

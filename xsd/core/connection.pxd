@@ -1,7 +1,7 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from xsd.core.cxs cimport xs_header, xs_outmsg
-from xsd.core.types cimport Cause, Conn, Core
+from xsd.core.types cimport Conn, Core
 
 cdef Conn *conn_get(Core *core, uint32_t id) noexcept nogil
 cdef Conn *conn_open(Core *core, uint32_t kind, uint32_t domid) noexcept nogil

@@ -11,17 +11,17 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 
 from xsd.core.cxs cimport (
-    XS_DOMID_INVALID, XS_E2BIG, XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_ERROR, XS_PAYLOAD_MAX,
-    xs_error_name, xs_header, xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_resize,
+    XS_DOMID_INVALID, XS_E2BIG, XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_ERROR,
+    XS_PAYLOAD_MAX, xs_error_name, xs_header, xs_mem_free, xs_mem_grow, xs_mem_resize,
     xs_mem_zalloc, xs_outmsg, xs_outq_bytes, xs_outq_clear, xs_outq_free, xs_outq_put,
-    xs_outq_release, xs_outq_reserve, xs_outq_sent, xs_pathset_free, xs_watches_remove, xs_wire_put_number)
+    xs_outq_reserve, xs_outq_sent, xs_pathset_free, xs_watches_remove, xs_wire_put_number)
 from xsd.core.credit cimport credit_paused
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effects_forget
 from xsd.core.quota cimport quota_allows, quota_applies, quota_memory, quota_note
 from xsd.core.transaction cimport tx_abort_all
 from xsd.core.types cimport (
-    CONN_RING, CONN_SOCKET, Cause, Conn, Core, Domain, Q_MEMORY, Q_OUTSTANDING, Q_WATCHES)
+    CONN_RING, CONN_SOCKET, Cause, Conn, Core, Domain, Q_MEMORY, Q_OUTSTANDING)
 from xsd.core.writerate cimport write_rate_waits
 
 cdef enum:

@@ -10,7 +10,7 @@ first domain is paused, and nobody's pause is ended by a point that comes sooner
 Nothing looks at domains that have their full credit, and no time is asked for when all have.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from xsd.core.connection cimport conn_wake, mark_dirty
 from xsd.core.effects cimport effect_log

@@ -11,7 +11,6 @@ cdef extern from "proto.h" nogil:
         XS_HEADER_SIZE
         XS_PAYLOAD_MAX
         XS_MESSAGE_MAX
-        XS_PATH_MAX
         XS_DOMID_ANY
         XS_DOMID_SELF
         XS_DOMID_INVALID
@@ -27,7 +26,6 @@ cdef extern from "err.h" nogil:
         XS_ENOENT
         XS_ENOMEM
         XS_ENOSPC
-        XS_EIO
         XS_ENOSYS
         XS_EBUSY
         XS_EAGAIN
@@ -64,7 +62,6 @@ cdef extern from "path.h" nogil:
     uint32_t xs_path_home(const xs_path *path)
     bint xs_path_is_special(const xs_path *path)
     uint32_t xs_path_parent_len(const xs_path *path)
-    bint xs_path_is_below(const char *below, size_t n, const char *above, size_t m)
     uint32_t xs_path_depth_below(const xs_path *path, size_t n)
 
 cdef extern from "wire.h" nogil:
@@ -84,7 +81,6 @@ cdef extern from "wire.h" nogil:
         XS_OP_MKDIR
         XS_OP_RM
         XS_OP_SET_PERMS
-        XS_OP_WATCH_EVENT
         XS_OP_ERROR
         XS_OP_IS_DOMAIN_INTRODUCED
         XS_OP_RESUME
@@ -99,7 +95,6 @@ cdef extern from "wire.h" nogil:
         XS_OPF_PRIVILEGED
         XS_OPF_IGNORES_TX
         XS_OPF_TREE
-        XS_OPF_WRITES
     struct xs_op_info:
         const char *name
         uint8_t flags
@@ -110,7 +105,6 @@ cdef extern from "wire.h" nogil:
         uint32_t tx_id
         uint32_t len
     void xs_header_load(xs_header *h, const void *p)
-    uint32_t xs_wire_count_strings(const char *p, size_t n)
     bint xs_wire_check(const xs_op_info *op, const char *p, size_t n, uint32_t *strings)
     size_t xs_wire_next(const char **p, const char **string)
     bint xs_wire_domid(const char *p, size_t n, uint32_t *domid)
@@ -129,7 +123,6 @@ cdef extern from "perms.h" nogil:
         uint16_t domid
     struct xs_perms:
         uint32_t refs
-        uint64_t mentions
         uint32_t count
         xs_perm *entry
     struct xs_permtab:
@@ -148,7 +141,6 @@ cdef extern from "trie.h" nogil:
     struct xs_dir:
         pass
     struct xs_node:
-        uint16_t name_len
         uint16_t value_len
         xs_perms *perms
         xs_dir *kids
@@ -253,7 +245,6 @@ cdef extern from "watchtrie.h" nogil:
         pass
     void xs_match_start(xs_match *m, const xs_watches *w, const xs_path *path)
     xs_watch *xs_match_next(xs_match *m)
-    xs_watchpoint *xs_watches_point(const xs_watches *w, const xs_path *path)
     xs_watchpoint *xs_watches_below(const xs_watches *w, const xs_path *path,
                                     const xs_watchpoint *prev)
     void xs_watchpoints_sort(xs_watchpoint **points, size_t count)
@@ -262,19 +253,16 @@ cdef extern from "watchtrie.h" nogil:
 cdef extern from "outq.h" nogil:
     struct xs_outmsg:
         uint32_t len
-        uint32_t is_event
         int64_t when_ns
         void *cause
     ctypedef void (*xs_outq_gone)(void *context, const xs_outmsg *msg) noexcept nogil
     struct xs_outq:
         char *buf
         size_t head
-        size_t tail
         size_t partial
         size_t events
         size_t room_event_bytes
     size_t xs_outq_bytes(const xs_outq *q)
-    size_t xs_outq_waiting(const xs_outq *q)
     void xs_outq_free(xs_outq *q, xs_mem *m, xs_account *who)
     int xs_outq_reserve(xs_outq *q, xs_mem *m, xs_account *who, size_t payload, bint event)
     void xs_outq_release(xs_outq *q)
@@ -340,7 +328,6 @@ cdef extern from "history.h" nogil:
         xs_node *after
     struct xs_history:
         xs_tree *tree
-        xs_commit *oldest
         xs_commit *newest
         size_t count
         uint64_t number

@@ -11,8 +11,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from xsd.core.cxs cimport xs_mem_alloc, xs_mem_free, xs_mem_zalloc
-from xsd.core.types cimport (
-    Conn, Core, EFFECT_LOG, EFFECT_NOTICE, EFFECT_RELEASE, Effect)
+from xsd.core.types cimport Conn, Core, EFFECT_LOG, EFFECT_NOTICE, Effect
 
 cdef enum:
     NOBODY = 0xffffffff

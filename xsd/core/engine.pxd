@@ -5,7 +5,6 @@ from xsd.core.types cimport Conn, Core
 
 # The engine's events without Python, for io.
 cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil
-cdef int engine_handle(Conn *c, const xs_header *h, const char *p) noexcept nogil
 cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept nogil
 
 cdef class Engine:

@@ -14,15 +14,14 @@ Everything between "bytes have come" and "bytes to send" runs without the interp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport (
     cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_give_up, conn_open,
-    conn_sent, conn_wake, mark_dirty, next_dirty, next_runnable, reply, reply_error,
-    reply_room, save_input)
+    conn_sent, conn_wake, next_dirty, next_runnable, reply, reply_error, save_input)
 from xsd.core.cxs cimport (
-    XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_ERROR_COUNT, XS_HEADER_SIZE, XS_MESSAGE_MAX,
+    XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_ERROR_COUNT, XS_HEADER_SIZE,
     XS_OK, XS_OP_CONTROL, XS_OP_COUNT, XS_OP_DIRECTORY, XS_OP_DIRECTORY_PART,
     XS_OP_GET_DOMAIN_PATH, XS_OP_GET_FEATURE, XS_OP_GET_PERMS, XS_OP_GET_QUOTA,
     XS_OP_INTRODUCE, XS_OP_IS_DOMAIN_INTRODUCED, XS_OP_MKDIR, XS_OP_READ, XS_OP_RELEASE,
@@ -30,15 +29,14 @@ from xsd.core.cxs cimport (
     XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
     XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
     XS_OPF_TREE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, xs_history_destroy,
-    xs_history_init,
-    XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_found, xs_header, xs_header_load,
-    xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init, xs_mem_resize, xs_node,
-    xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info, xs_op_info_of, xs_outq_bytes, xs_outq_clear, xs_outq_release,
-    xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern, xs_perms_text,
-    xs_perms_text_len, xs_perms_unref, xs_tree_collect, xs_tree_commit, xs_tree_destroy,
-    xs_tree_drop, xs_tree_init, xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write,
-    xs_tree_seek,
-    xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
+    xs_history_init, XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_found,
+    xs_header, xs_header_load, xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init,
+    xs_node, xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info,
+    xs_op_info_of, xs_outq_bytes, xs_outq_release, xs_outq_reserve, xs_path_set, xs_perm,
+    xs_perms, xs_perms_intern, xs_perms_text, xs_perms_text_len, xs_perms_unref,
+    xs_tree_collect, xs_tree_commit, xs_tree_destroy, xs_tree_drop, xs_tree_init,
+    xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write, xs_tree_seek, xs_walk,
+    xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
     xs_watches_init, xs_wire_check)
 from xsd.core.credit cimport credit_paused, credit_reset, credit_tick
 from xsd.core.domain cimport domain_get
@@ -49,12 +47,10 @@ from xsd.core.lifecycle cimport (
     complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
     op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
     op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
-from xsd.core.quota cimport quota_apply, quota_find, quota_memory, quota_name, quota_prepare_tally
+from xsd.core.quota cimport quota_find, quota_memory, quota_name
 from xsd.core.replay cimport replay_begin, replay_end, replay_forget
 from xsd.core.state cimport state_check, state_hash
-from xsd.core.store cimport (
-    op_directory, op_directory_part, op_get_perms, op_mkdir, op_read, op_rm, op_set_perms,
-    op_write)
+from xsd.core.store cimport tree_op
 from xsd.core.transaction cimport (
     op_transaction_end, op_transaction_start, tx_count_request, tx_find)
 from xsd.core.types cimport (
@@ -80,20 +76,6 @@ cdef enum:
 
 cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
                   uint32_t strings) noexcept nogil:
-    if h.type == XS_OP_READ:
-        return op_read(c, h, tx, p)
-    if h.type == XS_OP_WRITE:
-        return op_write(c, h, tx, p, h.len)
-    if h.type == XS_OP_DIRECTORY:
-        return op_directory(c, h, tx, p)
-    if h.type == XS_OP_GET_PERMS:
-        return op_get_perms(c, h, tx, p)
-    if h.type == XS_OP_MKDIR:
-        return op_mkdir(c, h, tx, p)
-    if h.type == XS_OP_RM:
-        return op_rm(c, h, tx, p)
-    if h.type == XS_OP_SET_PERMS:
-        return op_set_perms(c, h, tx, p, strings)
     if h.type == XS_OP_TRANSACTION_START:
         return op_transaction_start(c, h, tx)
     if h.type == XS_OP_TRANSACTION_END:
@@ -104,8 +86,6 @@ cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
         return op_unwatch(c, h, p)
     if h.type == XS_OP_RESET_WATCHES:
         return op_reset_watches(c, h)
-    if h.type == XS_OP_DIRECTORY_PART:
-        return op_directory_part(c, h, tx, p)
     if h.type == XS_OP_GET_DOMAIN_PATH:
         return op_get_domain_path(c, h, p)
     if h.type == XS_OP_IS_DOMAIN_INTRODUCED:
@@ -131,7 +111,7 @@ cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
     return XS_ENOSYS
 
 
-cdef int engine_handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
+cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
     """What every request goes through before its own checks, in this order."""
     cdef const xs_op_info *op = xs_op_info_of(h.type)
     cdef Tx *tx = NULL
@@ -151,11 +131,14 @@ cdef int engine_handle(Conn *c, const xs_header *h, const char *p) noexcept nogi
                 return rc
     if not xs_wire_check(op, p, h.len, &strings):
         return XS_EINVAL
-    if tx != NULL and op.flags & XS_OPF_TREE and not c.replaying:
+    if tx != NULL and op.flags & XS_OPF_TREE:
         rc = replay_begin(c, tx, h, p)
         if rc != XS_OK:
             return rc
-    rc = dispatch(c, h, tx, p, strings)
+    if op.flags & XS_OPF_TREE:
+        rc = tree_op(c, h, tx, p, strings)
+    else:
+        rc = dispatch(c, h, tx, p, strings)
     if rc == RC_WAIT and tx != NULL and h.type != XS_OP_TRANSACTION_END:
         tx.requests -= 1 # it comes again, and is one request
     return rc
@@ -197,7 +180,7 @@ cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
         xs_outq_release(&c.out)
         return XS_ENOMEM
     c.asking = NULL
-    rc = engine_handle(c, h, p)
+    rc = handle(c, h, p)
     if c.asking != NULL and (rc == RC_WAIT or rc == XS_ENOMEM):
         replay_forget(c)
     if rc == RC_WAIT:

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """The recent past, and what follows from a conflict: who is to blame, who is charged, who is
 given priority.
 

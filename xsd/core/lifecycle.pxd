@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from xsd.core.cxs cimport xs_header
 from xsd.core.types cimport Conn, Core, Effect

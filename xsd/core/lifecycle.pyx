@@ -9,17 +9,17 @@ The clean-up after a domain is one change: nodes it owned go, entries that name 
 watchers are told, or, should memory run out, nothing happens and it is tried again.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from xsd.core.connection cimport (
     conn_close, conn_give_up, conn_open, conn_reset, conn_wake, reply, reply_error, reply_number, reply_ok)
 from xsd.core.cxs cimport (
-    XS_DOMID_FIRST_RESERVED, XS_DOMID_INVALID, XS_DOMID_SELF, XS_EACCES, XS_EBUSY, XS_EINVAL,
-    XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, xs_found, xs_header, xs_node,
-    xs_oplog_add, xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern,
-    xs_perms_mention, xs_perms_owner, xs_perms_unref, xs_tree_drop, xs_tree_find,
-    xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
+    XS_DOMID_FIRST_RESERVED, XS_DOMID_INVALID, XS_DOMID_SELF, XS_EACCES, XS_EBUSY,
+    XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, xs_found, xs_header,
+    xs_node, xs_oplog_add, xs_outq_reserve, xs_path_set, xs_perms, xs_perms_intern,
+    xs_perms_mention, xs_perms_owner, xs_perms_unref, xs_tree_drop, xs_tree_prepare_perms,
+    xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
     xs_walk_next, xs_walk_skip, xs_walk_start, xs_wire_domid, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
 from xsd.core.credit cimport credit_forget
@@ -30,7 +30,7 @@ from xsd.core.quota cimport quota_apply, quota_find, quota_list
 from xsd.core.transaction cimport tx_apply, tx_clear, tx_doom
 from xsd.core.types cimport (
     CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_DOMAIN,
-    EFFECT_INTRODUCE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT, Tx)
+    EFFECT_INTRODUCE, EFFECT_RELEASE, Effect, RC_REPLIED, RC_WAIT, Tx)
 from xsd.core.watches cimport (
     events_abort, events_begin, events_for_log, events_publish, events_special)
 from xsd.core.writerate cimport write_rate_join, write_rate_leave

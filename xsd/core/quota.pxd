@@ -1,7 +1,7 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from xsd.core.cxs cimport xs_tally
-from xsd.core.types cimport Conn, Core, Domain, Q_COUNT
+from xsd.core.types cimport Conn, Core, Domain
 
 cdef int quota_find(const char *name, size_t n, bint *soft) noexcept nogil
 cdef const char *quota_name(int index) noexcept nogil

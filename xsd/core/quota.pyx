@@ -15,8 +15,7 @@ from xsd.core.cxs cimport XS_ENOMEM, XS_ENOSPC, XS_OK, xs_tally
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effect_notice
 from xsd.core.types cimport (
-    Conn, Core, Domain, Q_COUNT, Q_MEMORY, Q_NODES, Q_NODE_PERMISSIONS, Q_NODE_SIZE, Q_OUTSTANDING,
-    Q_PATH_MAX, Q_TRANSACTIONS, Q_TRANSACTION_NODES, Q_TRANSACTION_REQUESTS, Q_WATCHES)
+    Conn, Core, Domain, Q_COUNT, Q_MEMORY, Q_NODES, Q_NODE_PERMISSIONS, Q_PATH_MAX)
 
 # Order of the enum in types.pxd.
 cdef const char *NAMES[11]

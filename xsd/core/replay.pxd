@@ -1,5 +1,3 @@
-from libc.stdint cimport uint64_t
-
 from xsd.core.cxs cimport cbool, xs_header, xs_node
 from xsd.core.types cimport Conn, Tx
 

@@ -12,12 +12,13 @@ from libc.string cimport memcpy, memset, strlen
 
 from xsd.core.connection cimport message_gone, reply_error
 from xsd.core.cxs cimport (
-    XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_DIRECTORY_PART, cbool, xs_header, xs_node, xs_oplog_add,
-    xs_oplog_at, xs_oplog_next, xs_oplog_undo, xs_oprec, xs_outq_clear, xs_outq_last, xs_outq_free, xs_outq_reserve, xs_outq_release,
-    xs_tree_share)
-from xsd.core.engine cimport engine_handle
+    XS_EINVAL, XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_DIRECTORY_PART, cbool, xs_header, xs_node,
+    xs_op_info_of, xs_oplog_add, xs_oplog_at, xs_oplog_next, xs_oplog_undo, xs_oprec,
+    xs_outq_clear, xs_outq_free, xs_outq_last, xs_outq_release, xs_outq_reserve, xs_tree_share,
+    xs_wire_check)
 from xsd.core.quota cimport quota_allows, quota_applies, quota_memory
-from xsd.core.transaction cimport tx_recharge
+from xsd.core.store cimport tree_op
+from xsd.core.transaction cimport tx_count_request, tx_recharge
 from xsd.core.types cimport Conn, Core, Q_MEMORY, Tx
 
 
@@ -76,6 +77,17 @@ cdef void replay_end(Conn *c) noexcept nogil:
     c.asking = NULL
 
 
+cdef int ask(Conn *c, const xs_header *h, Tx *tx, const char *p) noexcept nogil:
+    """One request, through what a request of a transaction goes through."""
+    cdef uint32_t strings
+    cdef int rc = tx_count_request(c, tx)
+    if rc != XS_OK:
+        return rc
+    if not xs_wire_check(xs_op_info_of(h.type), p, h.len, &strings):
+        return XS_EINVAL
+    return tree_op(c, h, tx, p, strings)
+
+
 cdef int replay(Conn *c, Tx *tx, xs_node *root, Tx *again, cbool *same) noexcept nogil:
     """Runs the requests of `tx` again on `root`, as transaction `again`, whose owner clears it.
 
@@ -115,7 +127,7 @@ cdef int replay(Conn *c, Tx *tx, xs_node *root, Tx *again, cbool *same) noexcept
         rc = xs_outq_reserve(&stand_in.out, &core.mem, tx.account, 16, False)
         if rc != XS_OK:
             break
-        rc = engine_handle(&stand_in, &h, rec.data)
+        rc = ask(&stand_in, &h, again, rec.data)
         if rc == XS_ENOMEM:
             break # no request with this answer is kept: it says nothing about the tree
         if rc != XS_OK:

@@ -2,13 +2,11 @@
 """The state as a whole: its hash, and whether it is consistent."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from xsd.core.cxs cimport (
-    XS_ENOMEM, XS_OK, xs_mem_alloc, xs_mem_free, xs_mem_zalloc, xs_node, xs_node_name,
-    xs_node_size, xs_node_value, xs_oprec, xs_outq_bytes, xs_perms_owner, xs_tally,
-    xs_tree_check, xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch,
-    xs_watches_check)
+    XS_ENOMEM, XS_OK, xs_mem_free, xs_mem_zalloc, xs_node, xs_node_size, xs_node_value,
+    xs_outq_bytes, xs_perms_owner, xs_tally, xs_tree_check, xs_walk, xs_walk_end,
+    xs_walk_next, xs_walk_start, xs_watch, xs_watches_check)
 from xsd.core.types cimport Conn, Core, Domain, Q_COUNT, Tx
 
 

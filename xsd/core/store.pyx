@@ -13,17 +13,17 @@ from libc.string cimport memcpy, strlen
 
 from xsd.core.connection cimport reply, reply_ok, reply_put, reply_room
 from xsd.core.cxs cimport (
-    XS_ACCESS_OWNER, XS_ACCESS_READ, XS_ACCESS_WRITE, XS_DOMID_ANY, XS_DOMID_FIRST_RESERVED,
-    XS_E2BIG, XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSPC, XS_EPERM, XS_OK,
-    XS_OP_MKDIR, XS_OP_RM, XS_OP_SET_PERMS, XS_OP_WRITE, XS_PAYLOAD_MAX, XS_PERM_IGNORED,
-    XS_SEEN_KIDS, XS_SEEN_SELF, cbool, xs_dir_list, xs_found, xs_header, xs_node,
-    xs_node_generation, xs_node_names_bytes, xs_node_size, xs_node_value, xs_oplog_add,
-    xs_oplog_undo, xs_oprec, xs_path, xs_path_home, xs_path_is_special, xs_path_parent_len,
-    xs_path_parse, xs_path_set, xs_perm, xs_perms, xs_perms_access, xs_perms_intern,
-    xs_perms_owner, xs_perms_parse, xs_perms_ref, xs_perms_text, xs_perms_text_len,
-    xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_share, xs_tree_prepare_perms,
-    xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_seek, xs_wire_next, xs_wire_number,
-    xs_wire_put_number)
+    XS_ACCESS_OWNER, XS_ACCESS_READ, XS_ACCESS_WRITE, XS_DOMID_ANY, XS_EACCES, XS_EINVAL,
+    XS_ENOENT, XS_ENOMEM, XS_ENOSPC, XS_ENOSYS, XS_EPERM, XS_OK, XS_OP_DIRECTORY,
+    XS_OP_DIRECTORY_PART, XS_OP_GET_PERMS, XS_OP_MKDIR, XS_OP_READ, XS_OP_RM, XS_OP_SET_PERMS,
+    XS_OP_WRITE, XS_PAYLOAD_MAX, XS_PERM_IGNORED, XS_SEEN_KIDS, XS_SEEN_SELF, cbool,
+    xs_dir_list, xs_found, xs_header, xs_node, xs_node_generation, xs_node_names_bytes,
+    xs_node_size, xs_node_value, xs_oplog_add, xs_oplog_undo, xs_oprec, xs_path, xs_path_home,
+    xs_path_is_special, xs_path_parent_len, xs_path_parse, xs_perm, xs_perms, xs_perms_access,
+    xs_perms_intern, xs_perms_owner, xs_perms_parse, xs_perms_ref, xs_perms_text,
+    xs_perms_text_len, xs_perms_unref, xs_tree_abort, xs_tree_commit, xs_tree_drop,
+    xs_tree_find, xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_prepare_write,
+    xs_tree_seek, xs_tree_share, xs_wire_next, xs_wire_number, xs_wire_put_number)
 from xsd.core.history cimport (
     history_commit, history_reserve, history_wanted, priority_breaks, priority_hold)
 from xsd.core.lifecycle cimport domain_exists
@@ -31,8 +31,7 @@ from xsd.core.quota cimport (
     quota_allows, quota_applies, quota_apply, quota_check_tally, quota_note,
     quota_prepare_tally)
 from xsd.core.transaction cimport tx_affords, tx_apply, tx_note, tx_note_creation, tx_note_removal, tx_recharge
-from xsd.core.types cimport (
-    Conn, Core, Domain, Q_NODE_PERMISSIONS, Q_NODE_SIZE, Q_PATH_MAX, RC_WAIT, Tx)
+from xsd.core.types cimport Conn, Core, Q_NODE_PERMISSIONS, Q_NODE_SIZE, Q_PATH_MAX, RC_WAIT, Tx
 from xsd.core.watches cimport (
     events_abort, events_begin, events_below, events_for_path, events_publish)
 from xsd.core.writerate cimport write_rate_charge
@@ -443,3 +442,27 @@ cdef int op_set_perms(Conn *c, const xs_header *h, Tx *tx, const char *p,
         rc = change(c, h, tx, XS_OP_SET_PERMS, &f, perms, NULL, 0)
         xs_perms_unref(&core.tree.perms, perms)
     return rc
+
+
+# ---- which it is ---------------------------------------------------------------------
+
+cdef int tree_op(Conn *c, const xs_header *h, Tx *tx, const char *p,
+                 uint32_t strings) noexcept nogil:
+    """An operation on the tree, whose payload has `strings` strings. XS_OK once replied."""
+    if h.type == XS_OP_READ:
+        return op_read(c, h, tx, p)
+    if h.type == XS_OP_WRITE:
+        return op_write(c, h, tx, p, h.len)
+    if h.type == XS_OP_DIRECTORY:
+        return op_directory(c, h, tx, p)
+    if h.type == XS_OP_GET_PERMS:
+        return op_get_perms(c, h, tx, p)
+    if h.type == XS_OP_MKDIR:
+        return op_mkdir(c, h, tx, p)
+    if h.type == XS_OP_RM:
+        return op_rm(c, h, tx, p)
+    if h.type == XS_OP_SET_PERMS:
+        return op_set_perms(c, h, tx, p, strings)
+    if h.type == XS_OP_DIRECTORY_PART:
+        return op_directory_part(c, h, tx, p)
+    return XS_ENOSYS

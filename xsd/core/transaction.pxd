@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from xsd.core.cxs cimport xs_found, xs_header, xs_node, xs_tally
+from xsd.core.cxs cimport xs_found, xs_header, xs_node
 from xsd.core.types cimport Conn, Core, Tx
 
 cdef Tx *tx_find(Conn *c, uint32_t id) noexcept nogil
@@ -12,12 +12,8 @@ cdef int tx_note_removal(Conn *c, Tx *tx) noexcept nogil
 cdef void tx_doom(Core *core, uint32_t domid) noexcept nogil
 cdef void tx_recharge(Conn *c, Tx *tx) noexcept nogil
 
-cdef int delta_reserve(Core *core, Tx *tx, size_t more) noexcept nogil
-cdef void delta_add(Tx *tx, const xs_tally *tally, size_t count) noexcept nogil
 cdef int tx_apply(Core *core, Tx *into, xs_node **top, unsigned op, const char *value,
                   uint32_t value_len) noexcept nogil
-cdef int tx_install(Core *core, Tx *tx, const Tx *ending, xs_node *fresh, Conn *requester,
-                    const Conn *skip) noexcept nogil
 cdef void tx_clear(Core *core, Tx *tx) noexcept nogil
 
 cdef int op_transaction_start(Conn *c, const xs_header *h, Tx *tx) noexcept nogil

@@ -20,16 +20,16 @@ therefore never fail each other.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from xsd.core.connection cimport reply_number, reply_ok, reply_room
+from xsd.core.connection cimport reply_number, reply_ok
 from xsd.core.cxs cimport (
-    XS_EAGAIN, XS_EBUSY, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSPC, XS_OK, XS_OP_MKDIR,
-    XS_OP_RM, XS_OP_SET_PERMS, XS_OP_WRITE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool,
+    XS_EAGAIN, XS_EBUSY, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSPC, XS_OK, XS_OP_RM,
+    XS_OP_SET_PERMS, XS_OP_WRITE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, cbool,
     xs_found, xs_header, xs_mem_free, xs_mem_grow, xs_mem_zalloc, xs_node, xs_oplog_free,
-    xs_oplog_next, xs_oprec, xs_path_parent_len, xs_path_set, xs_pathset_add, xs_pathset_free,
-    xs_pathset_has, xs_pathset_next, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref, xs_seen, xs_tally,
-    xs_tree_abort, xs_tree_commit, xs_tree_drop, xs_tree_find, xs_tree_prepare_perms,
-    xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same, xs_tree_same_subtree,
-    xs_tree_seek, xs_tree_share)
+    xs_oplog_next, xs_oprec, xs_path_parent_len, xs_path_set, xs_pathset_add,
+    xs_pathset_free, xs_pathset_has, xs_pathset_next, xs_perm, xs_perms, xs_perms_intern,
+    xs_perms_unref, xs_seen, xs_tally, xs_tree_abort, xs_tree_commit, xs_tree_drop,
+    xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same,
+    xs_tree_same_subtree, xs_tree_seek, xs_tree_share)
 from xsd.core.domain cimport domain_get
 from xsd.core.history cimport (
     history_commit, history_conflict, history_reserve, history_tx_begins, history_tx_ends,

@@ -8,7 +8,7 @@
 #          ├── tree, watches  (csrc)
 #          └── Effect queue: what Python must do for us
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xsd.core.cxs cimport (
     XS_PERMS_MAX, xs_account, xs_author, xs_header, xs_history, xs_mem, xs_node, xs_oplog, xs_outq, xs_path, xs_pathset, xs_perm,

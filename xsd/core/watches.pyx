@@ -13,15 +13,14 @@ from libc.string cimport memcpy, strlen
 from xsd.core.connection cimport (
     conn_reset_watches, conn_wake, mark_dirty, message_gone, reply_ok, reply_room)
 from xsd.core.cxs cimport (
-    XS_ACCESS_READ, XS_DEPTH_UNLIMITED, XS_E2BIG, XS_EEXIST, XS_EINVAL, XS_ENOENT, XS_ENOMEM,
+    XS_ACCESS_READ, XS_DEPTH_UNLIMITED, XS_EEXIST, XS_EINVAL, XS_ENOENT, XS_ENOMEM,
     XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_PAYLOAD_MAX, xs_found,
     xs_header, xs_match, xs_match_next, xs_match_start, xs_mem_grow, xs_node, xs_oplog,
     xs_oplog_next, xs_oprec, xs_outq_expire, xs_outq_has_event, xs_outq_oldest_event,
     xs_outq_put_event, xs_outq_release, xs_outq_reserve, xs_path, xs_path_depth_below,
-    xs_path_is_special, xs_path_parse, xs_path_set, xs_perms, xs_perms_access, xs_tree_find,
-    xs_watch, xs_watch_token, xs_watches_add, xs_watches_below, xs_watches_find,
-    xs_watches_remove, xs_watchpoint, xs_watchpoints_sort, xs_wire_next, xs_wire_number,
-    xs_wire_put_number)
+    xs_path_is_special, xs_path_set, xs_perms, xs_perms_access, xs_tree_find, xs_watch,
+    xs_watch_token, xs_watches_add, xs_watches_below, xs_watches_find, xs_watches_remove,
+    xs_watchpoint, xs_watchpoints_sort, xs_wire_next, xs_wire_number, xs_wire_put_number)
 from xsd.core.quota cimport quota_allows, quota_applies, quota_memory, quota_note
 from xsd.core.store cimport path_of
 from xsd.core.transaction cimport tx_abort_all

@@ -27,8 +27,7 @@ from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty, nex
 from xsd.core.cxs cimport xs_outq_bytes
 from xsd.core.effects cimport effect_next
 from xsd.core.engine cimport Engine, engine_received, engine_rx_space
-from xsd.core.types cimport (
-    CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK)
+from xsd.core.types cimport CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_PAUSE, RX_TICK
 
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
