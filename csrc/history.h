@@ -48,7 +48,7 @@ struct xs_history {
     struct xs_commit *oldest, *newest;
     struct xs_commit *spare; /* reserved for the next record */
     size_t count;
-    uint64_t number;         /* of the last commit */
+    uint64_t number; /* of the last commit */
     struct xs_author authors[XS_AUTHORS];
     uint64_t author_count;
 };

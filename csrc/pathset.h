@@ -56,7 +56,7 @@ struct xs_oprec {
     uint16_t path_len;
     uint32_t data_len;
     uint64_t answer; /* digest of the reply; 0 for changes */
-    char data[]; /* path, then data */
+    char data[];     /* path, then data */
 };
 
 struct xs_oplog {

@@ -59,7 +59,6 @@ from model_tree import (
     perms_text,
 )
 
-
 TREE_TYPES = frozenset(
     {
         Msg.READ,

@@ -428,6 +428,25 @@ def test_events_that_expire_free_a_guest() -> None:
     assert answered(engine, cid) == [1]
 
 
+def test_crossing_a_soft_quota_all_the_time_does_not_flood_the_log() -> None:
+    """A guest decides how often it crosses; the log hears of it once in ten seconds."""
+    world, _, guest = limited(soft_nodes=3)
+    engine, notices = world.engine, []
+
+    def settle() -> None:
+        while (effect := engine.next_effect()) is not None:
+            notices.append(effect[1])
+
+    world.settle = settle  # type: ignore[method-assign]
+    for _ in range(50):
+        for path in (b"a", b"b", b"c", b"d"):
+            assert guest.write(path, b"") == OK
+        for path in (b"b", b"c", b"d"):
+            assert guest.rm(path) == OK
+    assert engine.counters()["soft_quota_hits"] == 50
+    assert notices == ["notice", "notice"]
+
+
 def test_soft_quotas_are_told_once_each_way() -> None:
     """Over and back again: two notices, and a counter; nothing is refused."""
     world, dom0, guest = limited(soft_nodes=3)

@@ -17,6 +17,9 @@ from xsd.core.effects cimport effect_notice
 from xsd.core.types cimport (
     Conn, Core, Domain, Q_COUNT, Q_MEMORY, Q_NODES, Q_NODE_PERMISSIONS, Q_PATH_MAX)
 
+# A guest decides how often it crosses a line; the log hears of one crossing in this time.
+cdef int64_t NOTICE_NS = 10_000_000_000
+
 # Order of the enum in types.pxd.
 cdef const char *NAMES[11]
 NAMES = [
@@ -80,10 +83,15 @@ cdef void quota_note(Core *core, Domain *d, int index, int64_t value) noexcept n
         if not d.over_soft & bit:
             d.over_soft |= bit
             core.soft_hits += 1
-            effect_notice(core, d.domid, NAMES[index], True)
+            if d.notice_ns == 0 or core.now - d.notice_ns >= NOTICE_NS:
+                d.notice_ns = core.now
+                d.told_soft |= bit
+                effect_notice(core, d.domid, NAMES[index], True)
     elif d.over_soft & bit:
         d.over_soft &= ~bit
-        effect_notice(core, d.domid, NAMES[index], False)
+        if d.told_soft & bit:
+            d.told_soft &= ~bit
+            effect_notice(core, d.domid, NAMES[index], False)
 
 
 cdef int64_t delta_nodes(const xs_tally *delta, size_t count, uint32_t domid,

@@ -76,6 +76,8 @@ cdef struct Domain:
     uint32_t soft[Q_COUNT]
     int64_t peak[Q_COUNT]
     uint32_t over_soft   # bit per quota
+    uint32_t told_soft   # those of them that the log was told of
+    int64_t notice_ns    # when it was told of the last one; 0: never
     xs_account account
     Domain *next         # of all domains
     # Credit for conflicts with transactions of others.
