@@ -92,18 +92,21 @@ export ANNOTATE
 
 build/.release: $(COMPILED) pyproject.toml $(VENV)/.ready
 	@mkdir -p build
-	@echo "building xsd"
+	@touch $@.begun
+	@echo "building xsd; the first time takes a minute"
 	@$(BIN)/python setup.py -q build_ext --inplace 2>&1 | { grep -vE 'Cythonizing|^Compiling' || true; }
 	@if [ ! -x $(BIN)/xsd ] || [ pyproject.toml -nt $@ ]; then \
 		$(BIN)/pip install -q --no-deps --no-build-isolation -e . ; \
 	fi
-	@touch $@
+	@mv $@.begun $@ # what was edited meanwhile is newer
 
 build/.debug build/.asan: build/.%: $(SOURCES) $(VENV)/.ready
+	@mkdir -p build
+	@touch $@.begun
 	@echo "building xsd, flavour $*"
 	@XSD_BUILD=$* $(BIN)/python setup.py -q build --build-base build/$* --build-lib build/$*/lib \
 		2>&1 | { grep -vE 'Cythonizing|^Compiling|byte-compiling|^$$' || true; }
-	@touch $@
+	@mv $@.begun $@
 
 # What must be there before anything else. A fresh Debian has python3 without venv and headers.
 define REQUIREMENTS

@@ -64,7 +64,7 @@ def test_own_help(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["xsd", "foo"], "xsd: unknown command 'foo', expected one of daemon, read, write, "),
+        (["xsd", "foo"], "xsd: unknown command 'foo', expected one of daemon, demo, read, write, "),
         (["xenstore", "foo"], "xenstore: unknown mode 'foo', expected one of read, write, "),
         (["xenstore-foo"], "xenstore-foo: unknown mode 'foo', expected one of read, "),
         (["xsd", "--foo"], "xsd: unknown option '--foo', see xsd --help"),

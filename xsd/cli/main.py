@@ -101,7 +101,7 @@ def _unknown(program: str, name: str) -> int:
     known = [tool.name for tool in catalogue.TOOLS]
     what = "mode"
     if not program.startswith(_DROP_IN):
-        known.insert(0, "daemon")
+        known[:0] = ["daemon", "demo"]
         what = "command"
     sys.stderr.write(f"{program}: unknown {what} '{name}', expected one of {', '.join(known)}\n")
     return 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import BinaryIO
 
 from .failure import ToolError
 
@@ -33,6 +35,17 @@ def flush() -> None:
         raise ToolError("standard output is closed")
     stream = sys.stdout.buffer
     # An unbuffered interpreter has a stream here that may take less than it is given.
-    while data:
-        data = data[stream.write(data) :]
-    stream.flush()
+    try:
+        while data:
+            data = data[stream.write(data) :]
+        stream.flush()
+    except OSError:
+        _discard(stream)
+        raise
+
+
+def _discard(stream: BinaryIO) -> None:
+    """What could not be written must not be tried again when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

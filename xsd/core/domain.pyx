@@ -6,12 +6,14 @@ INTRODUCE: a toolstack writes a domain's nodes first. It takes its own copy of t
 then, and goes when the domain dies.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
 from xsd.core.cxs cimport xs_mem_free, xs_mem_zalloc
 from xsd.core.credit cimport credit_welcome
-from xsd.core.types cimport Core, Domain
+from xsd.core.types cimport Core, Domain, Q_COUNT
+
+cdef int64_t LONG_AGO = -(1 << 62)
 
 cdef enum:
     FEATURES_OFFERED = 15  # reconnect, error word, watch depth, any-domain permission
@@ -20,6 +22,7 @@ cdef enum:
 cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
     """The object of a domid, made if there is none; NULL when memory ran out."""
     cdef Domain *d = core.domains[domid]
+    cdef int i
     if d != NULL:
         return d
     d = <Domain *>xs_mem_zalloc(&core.mem, NULL, sizeof(Domain))
@@ -28,6 +31,8 @@ cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
     d.domid = domid
     d.features = FEATURES_OFFERED
     credit_welcome(core, d)
+    for i in range(Q_COUNT):
+        d.notice_ns[i] = LONG_AGO
     memcpy(d.hard, core.hard, sizeof(d.hard))
     memcpy(d.soft, core.soft, sizeof(d.soft))
     d.next = core.domain_list

@@ -83,8 +83,8 @@ cdef void quota_note(Core *core, Domain *d, int index, int64_t value) noexcept n
         if not d.over_soft & bit:
             d.over_soft |= bit
             core.soft_hits += 1
-            if d.notice_ns == 0 or core.now - d.notice_ns >= NOTICE_NS:
-                d.notice_ns = core.now
+            if core.now - d.notice_ns[index] >= NOTICE_NS:
+                d.notice_ns[index] = core.now
                 d.told_soft |= bit
                 effect_notice(core, d.domid, NAMES[index], True)
     elif d.over_soft & bit:

@@ -77,7 +77,7 @@ cdef struct Domain:
     int64_t peak[Q_COUNT]
     uint32_t over_soft   # bit per quota
     uint32_t told_soft   # those of them that the log was told of
-    int64_t notice_ns    # when it was told of the last one; 0: never
+    int64_t notice_ns[Q_COUNT] # when it was told of each last
     xs_account account
     Domain *next         # of all domains
     # Credit for conflicts with transactions of others.

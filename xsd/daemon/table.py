@@ -155,7 +155,7 @@ def _rows() -> Iterator[Row]:
         "socket.output-limit",
         Int(65536, 2**31 - 1),
         4 << 20,
-        "Bytes of output that wait for one client before it is not served further.",
+        "Bytes of output that may wait for one client before it is disconnected.",
     )
 
     yield Row(
