@@ -126,7 +126,10 @@ def prepare(world: Attack) -> None:
 
 def test_without_protection_the_toolstack_never_commits(tmp_path: Path) -> None:
     """The attack works when nothing is done against it; else the other test would say nothing."""
-    with attack(tmp_path / "s", conflict=False, priority_after=0) as world:
+    # However slow the machine is, every transaction is young enough for its culprit to be known.
+    with attack(
+        tmp_path / "s", conflict=False, priority_after=0, period_ns=60_000_000_000
+    ) as world:
         prepare(world)
         assert tries_until_commit(world.path) is None
         assert world.figures()["caused"] == TRIES
@@ -141,7 +144,7 @@ def test_with_credit_the_toolstack_commits(tmp_path: Path, aggregate: bool, burs
         priority_after=0,
         aggregate=aggregate,
         burst_limit=burst,
-        period_ns=200_000_000,
+        period_ns=2_000_000_000,
     ) as world:
         prepare(world)
         tries = tries_until_commit(world.path)
