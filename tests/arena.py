@@ -26,7 +26,6 @@ class Arena(EngineWorld):
     def __init__(self, **settings: object) -> None:
         super().__init__()
         module: Any = __import__("xsd.core.engine", fromlist=["TICK"])
-        self.tick_bit: int = module.TICK
         self.deadline: int | None = None
         self.wake_ups = 0
         self.log: list[str] = []
@@ -34,7 +33,7 @@ class Arena(EngineWorld):
         self.engine.configure(**settings)
 
     def pass_on(self, cid: int, data: bytes) -> None:
-        flags = self.engine.feed(self.now, cid, data)
+        flags = self.bring(cid, data)
         if flags & self.closed_bit:
             self.open_cids.discard(cid)
             self.engine.close(self.now, cid)

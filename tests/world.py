@@ -287,10 +287,12 @@ class EngineWorld:
         module: Any = importlib.import_module("xsd.core.engine")
         self.engine: Any = module.Engine(seed=0)
         self.closed_bit: int = module.CLOSE
+        self.tick_bit: int = module.TICK
         self.domains = {0}
         self.now = 0
         self.open_cids: set[int] = set()
         self.rings: dict[int, int] = {}
+        self.unread: dict[int, bytes] = {}
 
     def socket(self) -> Client:
         cid = self.engine.open(self.now, SOCKET, 0)
@@ -311,8 +313,19 @@ class EngineWorld:
             self.pass_on(cid, data)
             self.settle()
 
+    def bring(self, cid: int, data: bytes) -> int:
+        """What the engine said of these bytes; what it had no memory for stays in the ring."""
+        data = self.unread.pop(cid, b"") + data
+        try:
+            flags: int = self.engine.feed(self.now, cid, data)
+        except BlockingIOError as blocked:
+            self.unread[cid] = data[blocked.characters_written :]
+            return self.tick_bit
+        return flags
+
     def pass_on(self, cid: int, data: bytes) -> None:
-        if self.engine.feed(self.now, cid, data) & self.closed_bit:
+        flags = self.bring(cid, data)
+        if flags & self.closed_bit:
             self.open_cids.discard(cid)
             self.engine.close(self.now, cid)
 

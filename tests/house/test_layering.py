@@ -16,7 +16,7 @@ from checkout import ROOT, c_code, cython_code, files, line_of
 CSRC_ORDER = (
     ("proto", "err"),
     ("mem",),
-    ("path", "wire"),
+    ("path", "wire", "ring"),
     ("perms",),
     ("node",),
     ("dir", "trie"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT, files
 
-MODULES = ["xsd.core.engine", "xsd.io.sockets"]
+MODULES = ["xsd.core.engine", "xsd.io.rings", "xsd.io.sockets", "xsd.io.turn"]
 # What Cython adds to every module and class.
 CYTHON = {"__pyx_capi__", "__test__", "__pyx_vtable__", "__reduce_cython__", "__setstate_cython__"}
 # What a class makes for itself, and the construction that no signature tells of.
@@ -114,8 +115,9 @@ def test_construction_is_typed_as_written() -> None:
     """What ``__cinit__`` or ``__init__`` takes by name is in the stub, which signatures hide."""
     for name in MODULES:
         source = (ROOT / (name.replace(".", "/") + ".pyx")).read_text()
-        head = source[source.index("    def __", source.index("\ncdef class ")) :]
-        given = head[head.index("(") + 1 : head.index("):")].split(",")
+        head = re.search(r"    def __c?init__\((self, [^)]*)\):", source)
+        assert head is not None
+        given = head[1].split(",")
         expected = [word.partition("=")[0].split()[-1] for word in given]
         stub = ast.parse(stub_of(name).read_text())
         found = next(node for node in ast.walk(stub) if getattr(node, "name", "") == "__init__")

@@ -21,9 +21,11 @@ from xsd.client.perms import Permission
 from xsd.client.sync import Client
 from xsd.core.engine import PAUSE, Engine
 from xsd.daemon.control import ControlRegistry
+from xsd.daemon.domains import Domains
 from xsd.daemon.effects import Effects
 from xsd.io.listener import listen
 from xsd.io.sockets import Sockets
+from xsd.io.turn import Turn
 from xsd.xen.fake import FakeHost
 
 GUEST = 7
@@ -48,8 +50,10 @@ class Attack:
         self._engine = Engine()
         self._engine.configure(**settings)
         host = FakeHost(everybody=True)
-        effects = Effects(self._engine, host, ControlRegistry(), time.monotonic_ns)
-        self._sockets = Sockets(self._engine, self._loop, effects.run)
+        domains = Domains(self._engine, host, time.monotonic_ns)
+        effects = Effects(self._engine, domains, ControlRegistry(), time.monotonic_ns)
+        self._events = Turn(self._engine, self._loop, effects.run)
+        self._sockets = Sockets(self._events)
         self._listener = listen(self.path)
         self._sockets.listen(self._listener.sock)
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -66,6 +70,7 @@ class Attack:
         self._thread.join(10)
         assert not self._thread.is_alive()
         self._sockets.shut()
+        self._events.stop()
         self._listener.close()
         self._loop.close()
 
@@ -85,7 +90,7 @@ class Attack:
                 if self._engine.feed(now, conn, burst) & PAUSE:
                     break
                 self._engine.take(conn)
-        self._sockets.settle()
+        self._events.settle()
         # As fast as it can, and yet the loop must see its sockets.
         self._loop.call_soon(self._turn)
 

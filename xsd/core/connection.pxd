@@ -7,7 +7,8 @@ cdef Conn *conn_get(Core *core, uint32_t id) noexcept nogil
 cdef Conn *conn_open(Core *core, uint32_t kind, uint32_t domid) noexcept nogil
 cdef void conn_close(Conn *c) noexcept nogil
 cdef void conn_reset(Conn *c) noexcept nogil
-cdef void conn_give_up(Conn *c) noexcept nogil
+cdef void conn_give_up(Conn *c, uint32_t error) noexcept nogil
+cdef void conn_reconnect(Conn *c) noexcept nogil
 cdef void conn_reset_watches(Conn *c) noexcept nogil
 
 cdef void mark_dirty(Conn *c) noexcept nogil

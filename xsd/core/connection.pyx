@@ -111,17 +111,27 @@ cdef void conn_reset(Conn *c) noexcept nogil:
     c.absent_count = 0
 
 
-cdef void conn_give_up(Conn *c) noexcept nogil:
+cdef void conn_give_up(Conn *c, uint32_t error) noexcept nogil:
     """It can no longer be served.
 
-    A socket is closed. A ring cannot be: it is ignored until it is introduced again.
+    A socket is closed. A ring cannot be: it is told the error and ignored until it is
+    introduced again.
     """
     if c.kind == CONN_SOCKET:
         c.closing = True
         return
     conn_reset(c)
     c.ignored = True
-    c.error = 3
+    c.error = error
+    mark_dirty(c)
+
+
+cdef void conn_reconnect(Conn *c) noexcept nogil:
+    """A domain asks for a fresh start on its ring: as new, and its transactions count anew."""
+    conn_reset(c)
+    c.last_tx = 0
+    c.core.tick_wanted = True # history that was kept for its transactions may go
+    conn_wake(c)
 
 
 cdef void unlink_lists(Conn *c) noexcept nogil:

@@ -64,6 +64,27 @@ cdef extern from "path.h" nogil:
     uint32_t xs_path_parent_len(const xs_path *path)
     uint32_t xs_path_depth_below(const xs_path *path, size_t n)
 
+cdef extern from "ring.h" nogil:
+    enum:
+        XS_RING_SIZE
+        XS_RING_BAD
+        XS_RING_RECONNECT
+        XS_RING_ERROR_NONE
+        XS_RING_ERROR_CHANNEL
+        XS_RING_ERROR_INDICES
+        XS_RING_ERROR_PROTOCOL
+        XS_RING_ERROR
+        XS_RING_DEPTH
+        XS_RING_FEATURES
+    struct xs_ring_page:
+        uint32_t port
+    int xs_ring_read(const xs_ring_page *page, char *into, size_t n, uint32_t *at)
+    void xs_ring_taken(xs_ring_page *page, uint32_t at, size_t n)
+    int xs_ring_write(xs_ring_page *page, const char *src, size_t n)
+    bint xs_ring_reconnecting(const xs_ring_page *page)
+    void xs_ring_reset(xs_ring_page *page, uint32_t features)
+    void xs_ring_fail(xs_ring_page *page, uint32_t error)
+
 cdef extern from "wire.h" nogil:
     enum:
         XS_OP_CONTROL

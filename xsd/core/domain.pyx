@@ -9,14 +9,11 @@ then, and goes when the domain dies.
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
-from xsd.core.cxs cimport xs_mem_free, xs_mem_zalloc
+from xsd.core.cxs cimport XS_RING_FEATURES, xs_mem_free, xs_mem_zalloc
 from xsd.core.credit cimport credit_welcome
 from xsd.core.types cimport Core, Domain, Q_COUNT
 
 cdef int64_t LONG_AGO = -(1 << 62)
-
-cdef enum:
-    FEATURES_OFFERED = 15  # reconnect, error word, watch depth, any-domain permission
 
 
 cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
@@ -29,7 +26,7 @@ cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
     if d == NULL:
         return NULL
     d.domid = domid
-    d.features = FEATURES_OFFERED
+    d.features = XS_RING_FEATURES
     credit_welcome(core, d)
     for i in range(Q_COUNT):
         d.notice_ns[i] = LONG_AGO

@@ -12,6 +12,7 @@ Everything between "bytes have come" and "bytes to send" runs without the interp
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -29,7 +30,8 @@ from xsd.core.cxs cimport (
     XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
     XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
     XS_OPF_TREE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, xs_history_destroy,
-    xs_history_init, XS_PAYLOAD_MAX, xs_error_from_name, xs_error_name, xs_found,
+    xs_history_init, XS_DOMID_FIRST_RESERVED, XS_PAYLOAD_MAX, XS_RING_ERROR_PROTOCOL,
+    xs_error_from_name, xs_error_name, xs_found,
     xs_header, xs_header_load, xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init,
     xs_node, xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info,
     xs_op_info_of, xs_outq_bytes, xs_outq_release, xs_outq_reserve, xs_path_set, xs_perm,
@@ -44,7 +46,7 @@ from xsd.core.effects cimport effect_find, effect_next, effect_remove, effects_f
 from xsd.core.history cimport (
     blames_free, history_deadline, history_summary, history_summary_deadline, history_trim, priority_deadline)
 from xsd.core.lifecycle cimport (
-    complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
+    complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down, introduce,
     op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
     op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
 from xsd.core.quota cimport quota_find, quota_memory, quota_name
@@ -212,10 +214,31 @@ cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
     return c.core.rx + c.inp_len
 
 
+cdef void retry_later(Core *core) noexcept nogil:
+    """Memory ran out: some connection waits until there may be more."""
+    if not core.starved:
+        core.starved = True
+        core.retry_ns = core.now + RETRY_NS
+
+
+cdef void keep_less(Conn *c, const char *left, size_t size, size_t n) noexcept nogil:
+    """No memory for the `size` bytes that are left over, the last `n` of which have just come.
+
+    What has come on a ring can stay there. On a socket it would be lost: its peer must know.
+    """
+    if c.kind == CONN_SOCKET:
+        conn_give_up(c, XS_RING_ERROR_PROTOCOL)
+        return
+    c.unread = n if n < size else size
+    save_input(c, left, size - c.unread) # less than there was before, so there is room
+    c.paused = c.starved = True
+    retry_later(c.core)
+
+
 cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept nogil:
     """n bytes have come where engine_rx_space said; handles up to `budget` requests.
 
-    Returns RX_ bits.
+    Returns RX_ bits. Of a ring, the last `c.unread` of these bytes must be handed in again.
     """
     cdef Core *core = c.core
     cdef const char *buf = core.rx
@@ -236,7 +259,7 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             break
         xs_header_load(&h, buf + at)
         if h.len > XS_PAYLOAD_MAX:
-            conn_give_up(c) # nothing that it sends can be trusted any more
+            conn_give_up(c, XS_RING_ERROR_PROTOCOL) # nothing it sends can be trusted any more
             break
         if total - at < XS_HEADER_SIZE + h.len:
             break
@@ -244,10 +267,9 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
         if rc != XS_OK:
             # An effect must complete, or memory be freed, before it is tried again.
             c.paused = True
-            if rc == XS_ENOMEM and not core.starved:
-                core.starved = True
-                core.retry_ns = now + RETRY_NS
             c.starved = rc == XS_ENOMEM
+            if c.starved:
+                retry_later(core)
             break
         at += XS_HEADER_SIZE + h.len
         budget -= 1
@@ -255,8 +277,9 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
             xs_tree_collect(&core.tree, 0)
     if c.ignored:
         at = total
+    c.unread = 0
     if save_input(c, buf + at, total - at) != XS_OK:
-        conn_give_up(c) # input would be lost: its peer must know
+        keep_less(c, buf + at, total - at, n)
     if conn_blocked(c):
         c.paused = True
     if c.closing:
@@ -463,7 +486,8 @@ cdef class Engine:
     def feed(self, int64_t now, uint32_t id, bytes data, int budget=1 << 30):
         """Bytes have come on a connection. Returns the bits DIRTY, EFFECTS, PAUSE, MORE, CLOSE.
 
-        Raises KeyError.
+        Raises KeyError, and BlockingIOError when not all could be taken: what is behind the
+        first `characters_written` bytes must be fed again when it is runnable.
         """
         cdef Conn *c = self.conn(id)
         cdef const char *p = PyBytes_AS_STRING(data)
@@ -474,11 +498,12 @@ cdef class Engine:
             room = min(room, n - done)
             memcpy(at, p + done, room)
             flags = engine_received(c, now, room, budget)
-            done += room
+            done += room - c.unread
             if done == n or flags & (PAUSE | CLOSE):
                 break
         if done < n and not flags & CLOSE:
-            raise BlockingIOError(f"connection {id} is paused with {n - done} bytes to come")
+            raise BlockingIOError(
+                EAGAIN, f"connection {id} is paused with {n - done} bytes to come", done)
         return flags
 
     def take(self, uint32_t id, size_t most=1 << 30):
@@ -586,13 +611,24 @@ cdef class Engine:
 
     cdef int answer(self, Conn *c, int rc, bytes data) except -1:
         if xs_outq_reserve(&c.out, &self.core.mem, &c.dom.account, 16, False) != XS_OK:
-            conn_give_up(c)
+            conn_give_up(c, XS_RING_ERROR_PROTOCOL)
             return 0
         if rc == XS_OK:
             rc = reply(c, &c.pending, PyBytes_AS_STRING(data), len(data))
         if rc != XS_OK:
             reply_error(c, &c.pending, rc)
         return 0
+
+    def introduce(self, int64_t now, uint32_t domid):
+        """A domain's ring is served from now on, without a request that asked for it.
+
+        Raises MemoryError, and ValueError for a reserved domid.
+        """
+        if domid >= XS_DOMID_FIRST_RESERVED:
+            raise ValueError(f"domid {domid}: expected 0 to {XS_DOMID_FIRST_RESERVED - 1}")
+        self.core.now = now
+        if introduce(self.core, NULL, domid) != XS_OK:
+            raise MemoryError
 
     def domain_died(self, int64_t now, uint32_t domid):
         """The hypervisor says that a domain is gone."""

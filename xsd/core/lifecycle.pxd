@@ -4,6 +4,7 @@ from xsd.core.cxs cimport xs_header
 from xsd.core.types cimport Conn, Core, Effect
 
 cdef int domain_exists(Conn *c, uint32_t domid) noexcept nogil
+cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil
 cdef void complete_domain(Core *core, Conn *c, const Effect *e, int error) noexcept nogil
 cdef void complete_introduce(Core *core, Conn *c, Effect *e, int error) noexcept nogil
 cdef void domain_died(Core *core, uint32_t domid) noexcept nogil

@@ -16,7 +16,8 @@ from xsd.core.connection cimport (
     conn_close, conn_give_up, conn_open, conn_reset, conn_wake, reply, reply_error, reply_number, reply_ok)
 from xsd.core.cxs cimport (
     XS_DOMID_FIRST_RESERVED, XS_DOMID_INVALID, XS_DOMID_SELF, XS_EACCES, XS_EBUSY,
-    XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, xs_found, xs_header,
+    XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_RING_ERROR_PROTOCOL,
+    XS_RING_FEATURES, xs_found, xs_header,
     xs_node, xs_oplog_add, xs_outq_reserve, xs_path_set, xs_perms, xs_perms_intern,
     xs_perms_mention, xs_perms_owner, xs_perms_unref, xs_tree_drop, xs_tree_prepare_perms,
     xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
@@ -36,7 +37,6 @@ from xsd.core.watches cimport (
 from xsd.core.writerate cimport write_rate_join, write_rate_leave
 
 cdef enum:
-    FEATURES_OFFERED = 15
     ABSENT_MAX = 32  # domids one request may have denied
 
 
@@ -148,7 +148,7 @@ cdef void complete_introduce(Core *core, Conn *c, Effect *e, int error) noexcept
     """The mapping has succeeded or failed. A mapping that cannot be used is undone."""
     cdef int rc = error
     if c != NULL and xs_outq_reserve(&c.out, &core.mem, &c.dom.account, 16, False) != XS_OK:
-        conn_give_up(c) # no memory even for an error: the client is told by the end
+        conn_give_up(c, XS_RING_ERROR_PROTOCOL) # no memory even for an error: its end tells
     if rc == XS_OK:
         rc = introduce(core, c, e.domid)
     if rc != XS_OK and error == XS_OK:
@@ -429,7 +429,7 @@ cdef int op_get_feature(Conn *c, const xs_header *h, const char *p,
     cdef Domain *d
     cdef int rc
     if strings == 0:
-        return reply_number(c, h, FEATURES_OFFERED if c.kind == CONN_SOCKET
+        return reply_number(c, h, XS_RING_FEATURES if c.kind == CONN_SOCKET
                             else c.dom.features)
     if not c.privileged:
         return XS_EACCES
@@ -439,7 +439,7 @@ cdef int op_get_feature(Conn *c, const xs_header *h, const char *p,
     if rc != XS_OK:
         return rc
     d = c.core.domains[domid]
-    return reply_number(c, h, FEATURES_OFFERED if d == NULL else d.features)
+    return reply_number(c, h, XS_RING_FEATURES if d == NULL else d.features)
 
 
 cdef int op_set_feature(Conn *c, const xs_header *h, const char *p) noexcept nogil:
@@ -462,7 +462,7 @@ cdef int op_set_feature(Conn *c, const xs_header *h, const char *p) noexcept nog
         return XS_ENOMEM
     if d.introduced:
         return XS_EBUSY
-    if value < 0 or value & ~FEATURES_OFFERED:
+    if value < 0 or value & ~XS_RING_FEATURES:
         return XS_EINVAL
     d.features = <uint32_t>value
     reply_ok(c, h)

@@ -167,6 +167,7 @@ cdef struct Conn:
     char *inp            # input that could not be handled yet
     size_t inp_len
     size_t inp_cap
+    size_t unread        # bytes of a ring that there was no memory for: they stay there
     uint64_t waiting     # effect that must complete first; 0: none
     uint32_t absent[32]  # domids that the hypervisor denied while a request was retried
     uint32_t absent_count

@@ -14,7 +14,7 @@ from xsd.core.connection cimport (
     conn_reset_watches, conn_wake, mark_dirty, message_gone, reply_ok, reply_room)
 from xsd.core.cxs cimport (
     XS_ACCESS_READ, XS_DEPTH_UNLIMITED, XS_EEXIST, XS_EINVAL, XS_ENOENT, XS_ENOMEM,
-    XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_PAYLOAD_MAX, xs_found,
+    XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_PAYLOAD_MAX, XS_RING_DEPTH, xs_found,
     xs_header, xs_match, xs_match_next, xs_match_start, xs_mem_grow, xs_node, xs_oplog,
     xs_oplog_next, xs_oprec, xs_outq_expire, xs_outq_has_event, xs_outq_oldest_event,
     xs_outq_put_event, xs_outq_release, xs_outq_reserve, xs_path, xs_path_depth_below,
@@ -26,10 +26,6 @@ from xsd.core.store cimport path_of
 from xsd.core.transaction cimport tx_abort_all
 from xsd.core.types cimport (
     CONN_RING, Conn, Core, Domain, Pending, Q_MEMORY, Q_WATCHES, Q_WATCH_EVENTS)
-
-
-cdef enum:
-    FEATURE_DEPTH = 4 # of a ring: a watch may have a depth
 
 
 # ---- preparing ---------------------------------------------------------------------
@@ -343,7 +339,7 @@ cdef int op_watch(Conn *c, const xs_header *h, const char *p, uint32_t strings) 
     if rc != XS_OK:
         return rc
     if strings > 2:
-        if c.kind == CONN_RING and not d.features & FEATURE_DEPTH:
+        if c.kind == CONN_RING and not d.features & XS_RING_DEPTH:
             return XS_EINVAL
         n = xs_wire_next(&p, &number)
         depth = xs_wire_number(number, n)

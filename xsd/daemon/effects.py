@@ -7,11 +7,11 @@ failure of one of these is the answer to one request, never more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xsd.daemon.control import ControlError, ControlRegistry
-from xsd.xen.api import Clock, Host, HostError
+from xsd.daemon.domains import Domains
+from xsd.xen.api import Clock, HostError
 
 if TYPE_CHECKING:
     from xsd.core.engine import Engine
@@ -23,16 +23,15 @@ MAX_EFFECTS_A_TURN = 1024
 
 
 class Effects:
-    """Carries out what an engine asks for, with a host and a set of control commands."""
+    """Carries out what an engine asks for, with its domains and a set of control commands."""
 
-    def __init__(self, engine: Engine, host: Host, control: ControlRegistry, clock: Clock) -> None:
+    def __init__(
+        self, engine: Engine, domains: Domains, control: ControlRegistry, clock: Clock
+    ) -> None:
         self._engine = engine
-        self._host = host
+        self._domains = domains
         self._control = control
         self._clock = clock
-        host.listen(self)
-        self.changed: Callable[[], None] = lambda: None
-        """Called when the engine was told something from outside of a turn."""
 
     def run(self) -> None:
         """Carries out all effects that are waiting."""
@@ -42,6 +41,9 @@ class Effects:
                 return
             number, kind, conn, args = effect
             try:
+                if kind == "introduce":
+                    self._domains.introduce(number, *args)
+                    continue
                 error, data = self._carry_out(kind, conn, args)
             except HostError as failure:
                 _logger.warning("%s %s: %s", kind, args[0], failure)
@@ -56,13 +58,9 @@ class Effects:
         """The name of the error, or "", and the data of the answer."""
         match kind, args:
             case "domain", (int(domid),):
-                return ("" if self._host.exists(domid) else "ENOENT"), b""
-            case "introduce", (int(domid), int(gfn), int(port)):
-                self._host.introduce(domid, gfn, port)
-                _logger.info("domain %d introduced", domid)
+                return ("" if self._domains.exists(domid) else "ENOENT"), b""
             case "release", (int(domid),):
-                self._host.release(domid)
-                _logger.info("domain %d released", domid)
+                self._domains.release(domid)
             case "control", (bytes(payload),):
                 # What stands behind the last NUL does not count.
                 answer = self._control.dispatch(payload.split(b"\0")[:-1], conn)
@@ -77,15 +75,3 @@ class Effects:
                     "above its" if over else "no longer above its",
                 )
         return "", b""
-
-    def domain_died(self, domid: int) -> None:
-        """A domain is gone."""
-        _logger.info("domain %d is gone", domid)
-        self._engine.domain_died(self._clock(), domid)
-        self.changed()
-
-    def domain_shutdown(self, domid: int) -> None:
-        """A domain has shut down."""
-        _logger.info("domain %d has shut down", domid)
-        self._engine.domain_shutdown(self._clock(), domid)
-        self.changed()

@@ -18,21 +18,25 @@ from xsd.daemon import config, logs, pidfile, process
 from xsd.daemon.accesslog import AccessLog
 from xsd.daemon.conflicts import register_conflicts
 from xsd.daemon.control import ControlRegistry, register_all
+from xsd.daemon.domains import Domains
 from xsd.daemon.effects import Effects
 from xsd.daemon.requests import records
 from xsd.daemon.settings import Settings
 from xsd.daemon.tuning import Tuning
 from xsd.daemon.view import View
 from xsd.io.listener import Listener, ListenError, listen
+from xsd.io.rings import Rings
 from xsd.io.sockets import Sockets
-from xsd.xen.api import Host
+from xsd.io.turn import Turn
+from xsd.xen.api import Host, HostError
 from xsd.xen.fake import FakeHost
+from xsd.xen.real import RealHost, XenAccess
 
 _logger = logging.getLogger("xsd.daemon")
 
 READY = "xenstored is ready"
 
-START_ERRORS = (OSError, ListenError, pidfile.AnotherRunsError, MemoryError)
+START_ERRORS = (OSError, HostError, ListenError, pidfile.AnotherRunsError, MemoryError)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,12 +82,17 @@ def engine_for(settings: Settings) -> Engine:
 
 
 def host_for(settings: Settings) -> Host:
-    """The hypervisor below us. Raises OSError when there is none and one was wanted."""
-    if settings.xen.enabled:
-        raise OSError(
-            "no Xen interface in this build: start with --no-xen to serve the unix socket alone"
+    """The hypervisor below us. Raises OSError or HostError when it is wanted and not there."""
+    if not settings.xen.enabled:
+        return FakeHost(everybody=True)
+    return RealHost(
+        XenAccess(
+            domid=settings.xen.store_domid,
+            kva_file=settings.xen.kva_file,
+            port_file=settings.xen.port_file,
+            event_channel=settings.xen.event_channel,
         )
-    return FakeHost(everybody=True)
+    )
 
 
 class Daemon:
@@ -93,10 +102,11 @@ class Daemon:
         self._settings = settings
         self._log = logs.setup(settings.log)
         process.raise_descriptor_limit()
-        host = host_for(settings)
         self._pid = pidfile.acquire(settings.daemon.pid_file) if settings.daemon.pid_file else None
         self._listener: Listener | None = None
+        self._host: Host | None = None
         try:
+            self._host = host = host_for(settings)
             if settings.socket.enabled:
                 self._listener = listen(settings.socket.path, settings.socket.backlog)
             self._access = AccessLog(settings.access_log)
@@ -109,16 +119,29 @@ class Daemon:
         register_all(control, View(self._engine), self._access)
         tuning = Tuning(self._engine, settings)
         register_conflicts(control, self._engine, tuning, time.monotonic_ns)
-        self._effects = Effects(self._engine, host, control, time.monotonic_ns)
-        self._sockets = Sockets(
-            self._engine, self._loop, self._effects.run, self._settled, settings.xen.store_domid
-        )
-        self._effects.changed = self._sockets.settle
+        self._domains = Domains(self._engine, host, time.monotonic_ns)
+        effects = Effects(self._engine, self._domains, control, time.monotonic_ns)
+        self._turn = Turn(self._engine, self._loop, effects.run, self._settled)
+        self._sockets = Sockets(self._turn, settings.xen.store_domid)
+        self._rings: Rings | None = None
+        if (channels := host.channels) is not None:
+            self._rings = Rings(
+                self._turn, channels.fd, channels.notify, channels.handle, host.event
+            )
+        self._domains.rings = self._rings
+        self._domains.changed = self._turn.settle
 
     def run(self, readiness: process.Readiness) -> int:
         """Serves until told to stop; returns the exit status."""
         process.install_signals(self._loop, stop=self._loop.stop, reopen=self._reopen)
         self._loop.set_exception_handler(_report)
+        try:
+            self._domains.start(self._settings.xen.store_domid, self._settings.xen.init_domain_0)
+        except START_ERRORS as failure:
+            self._stop()
+            readiness.failed(str(failure))
+        if self._rings is not None:
+            self._rings.listen(self._settings.xen.ring_scan_interval)
         if self._listener is not None:
             self._sockets.listen(self._listener.sock)
         self._settled()
@@ -148,12 +171,17 @@ class Daemon:
         process.notify(process.STOPPING)
         _logger.info("stopping")
         self._sockets.shut()
+        if self._rings is not None:
+            self._rings.shut()
+        self._turn.stop()
         self._settled()
         self._access.close()
         self._loop.close()
         self._release()
 
     def _release(self) -> None:
+        if self._host is not None:
+            self._host.close()
         if self._listener is not None:
             self._listener.close()
         if self._pid is not None:

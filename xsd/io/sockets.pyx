@@ -7,8 +7,7 @@ connection comes or goes, an effect must be carried out, a queue is full.
 
     readable ──> recv ──> engine ──> send            one connection
                             │
-                            └──> settle, once a turn: events for others, effects, paused
-                                 connections that may go on, the next deadline
+                            └──> Turn: what follows for others
 
 Back-pressure goes both ways. What a socket does not take waits and is written when it is
 writable again; whoever lets too much wait is not read meanwhile, and past the limit is
@@ -21,13 +20,12 @@ import os
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty, next_runnable
+from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty
 from xsd.core.cxs cimport xs_outq_bytes
-from xsd.core.effects cimport effect_next
 from xsd.core.engine cimport Engine, engine_received, engine_rx_space
 from xsd.core.types cimport CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_PAUSE, RX_TICK
+from xsd.io.turn cimport Transport, Turn
 
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
@@ -60,12 +58,6 @@ cdef enum:
 _log = logging.getLogger("xsd.io")
 
 
-cdef inline int64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
-
-
 cdef int flush(Conn *c, int fd) noexcept nogil:
     """Writes what waits, once. 0, STUCK, FULL or BROKEN."""
     cdef size_t n = xs_outq_bytes(&c.out)
@@ -84,18 +76,18 @@ cdef int flush(Conn *c, int fd) noexcept nogil:
     return FULL if n - <size_t>sent > c.core.socket_output_max else STUCK
 
 
-cdef int serve(Conn *c, int fd, bint stuck) noexcept nogil:
+cdef int serve(Conn *c, int fd, bint stuck, int64_t now) noexcept nogil:
     """One wake-up: read, handle all that has come, write once. RX_ bits and ours."""
-    cdef int flags = take_in(c, fd, stuck)
+    cdef int flags = take_in(c, fd, stuck, now)
     if c.inp_len > 0 and not c.paused and xs_outq_bytes(&c.out) == 0 \
             and not flags & ~(RX_DIRTY | RX_EFFECTS | RX_TICK):
         # Half a request and nothing to write. If its peer has gone and left replies unread
         # this was the only wake-up, as the loop forgets a descriptor with an error.
-        flags |= take_in(c, fd, stuck)
+        flags |= take_in(c, fd, stuck, now)
     return flags
 
 
-cdef int take_in(Conn *c, int fd, bint stuck) noexcept nogil:
+cdef int take_in(Conn *c, int fd, bint stuck, int64_t now) noexcept nogil:
     """Reads once, handles what has come, writes once."""
     cdef size_t room
     cdef char *into = engine_rx_space(c, &room)
@@ -111,47 +103,39 @@ cdef int take_in(Conn *c, int fd, bint stuck) noexcept nogil:
         if c_errno == EAGAIN or c_errno == EINTR:
             return 0
         return BROKEN
-    flags = engine_received(c, now_ns(), <size_t>n, BUDGET)
+    flags = engine_received(c, now, <size_t>n, BUDGET)
     if not stuck:
         flags |= flush(c, fd)
     return flags
 
 
-cdef class Sockets:
-    """The unix socket connections of an engine.
+cdef class Sockets(Transport):
+    """The unix socket connections of an engine; ``domid`` is the domain that they come from."""
 
-    ``effects`` is called when the engine has effects; ``closed`` with the connection's id
-    and the reason when a connection ends otherwise than by its peer; ``settled`` once per
-    turn of the loop in which anything happened.
-    """
-
+    cdef Turn turn
     cdef Engine engine
     cdef object loop
-    cdef object effects
-    cdef object settled
     cdef uint32_t domid
     cdef dict fds          # connection id -> descriptor
     cdef dict ids          # descriptor -> connection id
     cdef set unread        # descriptors that are not watched for input
     cdef set stuck         # descriptors that are watched for room
     cdef set ended         # descriptors whose peers send no more
-    cdef bint scheduled
-    cdef object timer
     cdef object listening
     cdef readonly int64_t accepted
     cdef readonly int64_t wakeups
 
-    def __init__(self, Engine engine, loop, effects, settled=None, uint32_t domid=0):
-        self.engine = engine
-        self.loop = loop
-        self.effects = effects
-        self.settled = settled
+    def __init__(self, Turn turn, uint32_t domid=0):
+        self.turn = turn
+        self.engine = turn.engine
+        self.loop = turn.loop
         self.domid = domid
         self.fds = {}
         self.ids = {}
         self.unread = set()
         self.stuck = set()
         self.ended = set()
+        turn.sockets = self
 
     # -- coming and going
 
@@ -211,7 +195,7 @@ cdef class Sockets:
         self.stuck.discard(fd)
         self.ended.discard(fd)
         c_close(fd)
-        self.engine.close(now_ns(), id)
+        self.engine.close(self.turn.now(), id)
         if why is not None:
             _log.warning("connection %d (pid %d) closed: %s", id, pid, why)
         elif _log.isEnabledFor(logging.DEBUG):
@@ -229,19 +213,17 @@ cdef class Sockets:
         for fd in list(self.ids):
             flush(self.engine.conn(self.ids[fd]), fd)
             self.close(fd, None)
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
     # -- input and output
 
     def _readable(self, int fd):
         cdef Conn *c = conn_get(self.engine.core, self.ids[fd])
         cdef bint stuck = fd in self.stuck if self.stuck else False
+        cdef int64_t now = self.turn.now()
         cdef int flags
         self.wakeups += 1
         with nogil:
-            flags = serve(c, fd, stuck)
+            flags = serve(c, fd, stuck, now)
         if flags == 0:
             return
         if (flags == RX_DIRTY and self.engine.core.dirty_first == c and c.dirty_next == NULL
@@ -268,7 +250,7 @@ cdef class Sockets:
             if flags & (RX_PAUSE | ENDED) and fd not in self.unread:
                 self.unread.add(fd)
                 self.loop.remove_reader(fd)
-        self.settle()
+        self.turn.settle()
 
     def _writable(self, int fd):
         cdef Conn *c = conn_get(self.engine.core, self.ids[fd])
@@ -282,96 +264,49 @@ cdef class Sockets:
             self.stuck.discard(fd)
             self.loop.remove_writer(fd)
             self.bury(fd, c)
-        self.settle()
+        self.turn.settle()
 
     cdef bury(self, int fd, Conn *c):
         """Closes a connection whose peer has ended, once it has got everything."""
         if fd in self.ended and fd not in self.stuck and not c.runnable and not c.paused:
             self.close(fd, None)
 
-    # -- once a turn
+    # -- what others caused
 
-    def settle(self):
-        """Has whatever the engine was told outside of here take effect soon."""
-        if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self._settle)
-
-    def _settle(self):
-        self.scheduled = False
-        self.effects()
-        self.run_paused()
-        self.write_dirty()
-        self.arm()
-        if effect_next(self.engine.core) != NULL:
-            self.settle()
-        if self.settled is not None:
-            self.settled()
-
-    cdef write_dirty(self):
-        """Writes to those who have got output from requests of others."""
-        cdef Conn *c
+    cdef write(self, Conn *c):
         cdef int flags, fd
-        while True:
-            c = next_dirty(self.engine.core)
-            if c == NULL:
-                return
-            known = self.fds.get(c.id)
-            if known is None:
-                continue
-            fd = known
-            if fd in self.stuck:
-                if xs_outq_bytes(&c.out) > c.core.socket_output_max:
-                    self.after(c, fd, FULL)
-                continue
-            with nogil:
-                flags = flush(c, fd)
-            if c.closing:
-                flags |= RX_CLOSE
-            if flags:
-                self.after(c, fd, flags)
+        known = self.fds.get(c.id)
+        if known is None:
+            return
+        fd = known
+        if fd in self.stuck:
+            if xs_outq_bytes(&c.out) > c.core.socket_output_max:
+                self.after(c, fd, FULL)
+            return
+        with nogil:
+            flags = flush(c, fd)
+        if c.closing:
+            flags |= RX_CLOSE
+        if flags:
+            self.after(c, fd, flags)
 
-    cdef run_paused(self):
-        """Lets those go on who had to wait, each with one budget of requests."""
-        cdef Conn *c
-        cdef Conn *last = self.engine.core.run_last
+    cdef resume(self, Conn *c):
         cdef size_t room
         cdef int flags, fd
-        while True:
-            c = next_runnable(self.engine.core)
-            if c == NULL:
-                return
-            done = c == last
-            known = self.fds.get(c.id)
-            if known is not None:
-                fd = known
-                with nogil:
-                    engine_rx_space(c, &room)
-                    flags = engine_received(c, now_ns(), 0, BUDGET)
-                if fd not in self.stuck:
-                    with nogil:
-                        flags |= flush(c, fd)
-                if not flags & RX_PAUSE and fd in self.unread and fd not in self.ended:
-                    self.unread.discard(fd)
-                    self.loop.add_reader(fd, self._readable, fd)
-                self.after(c, fd, flags)
-                if fd in self.ended:
-                    self.bury(fd, c)
-            if done:
-                return
-
-    cdef arm(self):
-        """Asks the engine when it wants to be called again, and sees to it."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        now = now_ns()
-        deadline = self.engine.tick(now)
-        if self.engine.core.run_first != NULL or self.engine.core.dirty_first != NULL:
-            self.settle()
-        if deadline is not None:
-            self.timer = self.loop.call_later(max(0, deadline - now) / 1e9, self._tick)
-
-    def _tick(self):
-        self.timer = None
-        self.settle()
+        cdef int64_t now = self.turn.now()
+        known = self.fds.get(c.id)
+        if known is None:
+            return
+        fd = known
+        with nogil:
+            engine_rx_space(c, &room)
+            flags = engine_received(c, now, 0, BUDGET)
+        if fd not in self.stuck:
+            with nogil:
+                flags |= flush(c, fd)
+        if not flags & RX_PAUSE and fd in self.unread and fd not in self.ended:
+            self.unread.discard(fd)
+            self.loop.add_reader(fd, self._readable, fd)
+        self.after(c, fd, flags)
+        if fd in self.ended:
+            self.bury(fd, c)
