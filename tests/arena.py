@@ -25,7 +25,6 @@ class Arena(EngineWorld):
 
     def __init__(self, **settings: object) -> None:
         super().__init__()
-        module: Any = __import__("xsd.core.engine", fromlist=["TICK"])
         self.deadline: int | None = None
         self.wake_ups = 0
         self.log: list[str] = []
