@@ -636,9 +636,9 @@ cdef class Engine:
         domain_died(self.core, domid & 0xffff)
 
     def domain_shutdown(self, int64_t now, uint32_t domid):
-        """The hypervisor says that a domain has shut down."""
+        """The hypervisor says that a domain has shut down. Whether that was news."""
         self.core.now = now
-        domain_was_shut_down(self.core, domid & 0xffff)
+        return domain_was_shut_down(self.core, domid & 0xffff)
 
     # -- settings
 

@@ -8,7 +8,7 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil
 cdef void complete_domain(Core *core, Conn *c, const Effect *e, int error) noexcept nogil
 cdef void complete_introduce(Core *core, Conn *c, Effect *e, int error) noexcept nogil
 cdef void domain_died(Core *core, uint32_t domid) noexcept nogil
-cdef void domain_was_shut_down(Core *core, uint32_t domid) noexcept nogil
+cdef bint domain_was_shut_down(Core *core, uint32_t domid) noexcept nogil
 cdef void deaths_retry(Core *core) noexcept nogil
 
 cdef int op_introduce(Conn *c, const xs_header *h, const char *p) noexcept nogil

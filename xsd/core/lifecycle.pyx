@@ -348,21 +348,22 @@ cdef void deaths_retry(Core *core) noexcept nogil:
         d = next
 
 
-cdef void domain_was_shut_down(Core *core, uint32_t domid) noexcept nogil:
-    """A domain was seen shut down: told once, until it is resumed."""
+cdef bint domain_was_shut_down(Core *core, uint32_t domid) noexcept nogil:
+    """A domain was seen shut down: told once, until it is resumed. Whether it was told now."""
     cdef Domain *d = core.domains[domid]
     cdef int rc
     if d == NULL or not d.introduced or d.shutdown:
-        return
+        return False
     events_begin(core)
     rc = events_special(core, core.top, b"@releaseDomain", domid, NULL)
     if rc == XS_OK:
         rc = events_special(core, core.top, b"@releaseDomain", -1, NULL)
     if rc != XS_OK:
         events_abort(core) # the next look at the hypervisor finds it again
-        return
+        return False
     d.shutdown = True
     events_publish(core, NULL)
+    return True
 
 
 cdef int op_resume(Conn *c, const xs_header *h, const char *p) noexcept nogil:

@@ -7,7 +7,7 @@ events are published, which cannot fail. A change whose events cannot be prepare
 happen.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 from xsd.core.connection cimport (
@@ -298,19 +298,20 @@ cdef int64_t events_expire(Core *core) noexcept nogil:
     cdef size_t waiting
     while link[0] != NULL:
         c = link[0]
-        if xs_outq_oldest_event(&c.out) < core.now - core.event_timeout_ns:
+        if xs_outq_oldest_event(&c.out) <= core.now - core.event_timeout_ns:
             waiting = c.out.events # only now: it moves the whole queue
-            xs_outq_expire(&c.out, core.now - core.event_timeout_ns, message_gone, c)
+            xs_outq_expire(&c.out, core.now - core.event_timeout_ns + 1, message_gone, c)
             core.events_expired += waiting - c.out.events
             conn_wake(c)
-        oldest = xs_outq_oldest_event(&c.out)
         if c.out.events == 0:
             link[0] = c.aging_next
             c.aging = False
             continue
-        oldest += core.event_timeout_ns
-        if next < 0 or oldest < next:
-            next = oldest
+        oldest = xs_outq_oldest_event(&c.out)
+        if oldest != INT64_MAX: # else the only one has been begun, and is sent to its end
+            oldest += core.event_timeout_ns
+            if next < 0 or oldest < next:
+                next = oldest
         link = &c.aging_next
     return next
 

@@ -94,6 +94,6 @@ class Domains:
 
     def domain_shutdown(self, domid: int) -> None:
         """A domain has shut down."""
-        _logger.info("domain %d has shut down", domid)
-        self._engine.domain_shutdown(self._clock(), domid)
-        self.changed()
+        if self._engine.domain_shutdown(self._clock(), domid):
+            _logger.info("domain %d has shut down", domid)
+            self.changed()

@@ -26,7 +26,7 @@ class HostListener(Protocol):
         """The domain is gone."""
 
     def domain_shutdown(self, domid: int) -> None:
-        """The domain has shut down and still exists."""
+        """The domain has shut down and still exists; may be told again while it stays so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,13 @@ class Host(Protocol):
         """Gives everything back; rings must not be touched any more."""
 
     def exists(self, domid: int) -> bool:
-        """Whether there is a domain of this id that is not dying."""
+        """Whether there is a domain of this id that is not dying. Raises :class:`HostError`."""
 
     def domains(self) -> Iterable[int]:
-        """All domains there are now, in order of their ids, our own included."""
+        """All domains there are now, in order of their ids, our own included.
+
+        Raises :class:`HostError`. May ask about every id there can be: for the start only.
+        """
 
     def own_ring(self) -> Ring | None:
         """The ring of the domain that we run in, whose kernel offers it to us; None: no rings.
@@ -83,7 +86,8 @@ class Host(Protocol):
         ``gfn`` is the guest frame of the ring, ``port`` the domain's end of the channel; a port
         that stands in the page is taken instead, and with 0 there must be one. The port of an
         earlier :class:`Ring` of this domain is no longer ours afterwards, also in case of
-        failure. None when there are no rings. Raises :class:`HostError`.
+        failure. None when there are no rings. Raises :class:`HostError`: EBUSY means that the
+        earlier domain of this id has not been cleared away.
         """
 
     def release(self, domid: int) -> None:

@@ -152,7 +152,7 @@ def kernel_port(port_file: str) -> int:
 
 def _map_file(path: str) -> Page:
     """Maps by the C library: Python's mmap looks at the size first, and /proc says it is 0."""
-    libc = ffi.dlopen(None)
+    libc: Handle = ffi.dlopen(None)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         address = libc.mmap(ffi.NULL, PAGE_BYTES, PROTECTION, mmap.MAP_SHARED, fd, 0)

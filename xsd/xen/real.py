@@ -31,10 +31,14 @@ class XenAccess:
 
 @dataclass(slots=True)
 class _Held:
-    """A ring that we have mapped; ``port`` is 0 while its event channel is not bound."""
+    """A ring that we have mapped, ``orphan`` when its domain's end was told.
+
+    ``port`` is 0 while its event channel is not bound.
+    """
 
     page: Page
     port: int = 0
+    orphan: bool = False
 
 
 class RealHost:
@@ -124,6 +128,8 @@ class RealHost:
                 continue
             if info is None or info.dying or info.succeeds(earlier):
                 del self._seen[domid]
+                if (held := self._rings.get(domid)) is not None:
+                    held.orphan = True
                 self._listener.domain_died(domid)
             else:
                 self._seen[domid] = info
@@ -153,7 +159,7 @@ class RealHost:
         info = self._look(domid)
         if info is None:
             raise HostError("ENOENT", f"domain {domid}: there is none, or it is dying")
-        if info.succeeds(earlier or info) or (held is not None and earlier is None):
+        if info.succeeds(earlier or info) or (held is not None and held.orphan):
             raise HostError("EBUSY", f"domain {domid}: the earlier domain of this id is not gone")
         return self._take(
             domid, lambda: self._pages.map(domid, gfn), lambda page: page.port() or port
