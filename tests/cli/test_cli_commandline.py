@@ -77,8 +77,8 @@ def test_own_help(capsys: Capture) -> None:
         (["xsd", "write", "/a", "-1"], "xsd: option -1 not recognized (put -- before "),
         (["xsd", "watch", "/a", "-n"], "xsd: option -n requires argument\n"),
         (["xsd", "chmod", "/a", "x5"], "xsd: invalid permission 'x5': expected a letter n, r, "),
-        (["xsd", "read", "/a"], "xsd: cannot connect to the xenstored socket /nonexistent/socket"),
-        (["xsd", "ls", "--socket", "/no/where"], "xsd: cannot connect to the xenstored socket /no"),
+        (["xsd", "read", "/a"], "xsd: cannot connect to xenstored at /nonexistent/socket"),
+        (["xsd", "ls", "--socket", "/no/where"], "xsd: cannot connect to xenstored at /no/where"),
     ],
 )
 def test_complaints(words: list[str], complaint: str, capsys: Capture) -> None:

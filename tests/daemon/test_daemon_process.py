@@ -27,6 +27,8 @@ readiness = process.daemonise()
 print("in the daemon", file=sys.stderr)
 if order == "fail":
     readiness.failed("no store today")
+if order == "unneeded":
+    readiness.unneeded("another one")
 if order == "vanish":
     os._exit(0)
 if order == "raise":
@@ -118,6 +120,12 @@ def test_failed_start(tmp_path: Path, order: str, message: str) -> None:
     assert (done.returncode, done.stderr) == (1, message)
 
 
+def test_unneeded_start(tmp_path: Path) -> None:
+    """Where another one serves the command succeeds, and says nothing about it."""
+    done = run(tmp_path / "report", "unneeded")
+    assert (done.returncode, done.stderr) == (0, "in the daemon\n")
+
+
 def test_start_with_an_exception(tmp_path: Path) -> None:
     """An exception that nobody caught is shown, and the command fails."""
     done = run(tmp_path / "report", "raise")
@@ -133,6 +141,9 @@ def test_foreground(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         here.failed("no store today")
     assert (caught.value.code, capsys.readouterr().err) == (1, "xsd: no store today\n")
+    with pytest.raises(SystemExit) as caught:
+        here.unneeded("another one")
+    assert (caught.value.code, capsys.readouterr().err) == (0, "xsd: another one\n")
 
 
 @pytest.mark.parametrize("kind", ["file", "abstract"])

@@ -37,8 +37,8 @@ class Tool(NamedTuple):
 
 COMMON = (
     Option("h", "help", "show this and exit"),
-    Option("", "socket", "connect to this unix socket", "PATH"),
-    Option("s", "", "accepted for compatibility; a socket is always used"),
+    Option("", "socket", "connect to this unix socket, or use this device", "PATH"),
+    Option("s", "socket-only", "do not use the kernel's device in place of the socket"),
 )
 
 _RAW_OUT = Option("R", "raw", "print the bytes of the values only, no escapes and no newline")

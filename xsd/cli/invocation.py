@@ -21,7 +21,7 @@ class Invocation(NamedTuple):
 
     def connect(self) -> Client:
         """Connect to the server that was named, or that the environment names."""
-        return Client.connect(self.options.get("socket"))
+        return Client.connect(self.options.get("socket"), socket_only="socket-only" in self.options)
 
     def number(self, option: str) -> int | None:
         """The value of a numeric option, None if it was not given."""

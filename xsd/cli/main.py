@@ -25,8 +25,9 @@ Options:
   --version                   print the version and exit
   --print-completion SHELL    print a completion script for bash, zsh or tcsh and exit
 
-The tools connect to $XENSTORED_PATH, else to 'socket' in $XENSTORED_RUNDIR, else to
-/run/xenstored/socket. The same program called xenstore-read, xenstore-ls and so on is that tool,
+The tools connect to $XENSTORED_PATH (a socket or a device), else to 'socket' in $XENSTORED_RUNDIR,
+else to /run/xenstored/socket, else to the kernel's device, which is /dev/xen/xenbus on Linux: so
+they work in guests too. The same program called xenstore-read, xenstore-ls and so on is that tool,
 called xenstored it is the daemon.
 """
 

@@ -1,7 +1,8 @@
 """Clients of xenstored. Pure Python; needs nothing of the daemon.
 
 The protocol is in ``wire`` (packets, pairing of replies with requests) and ``requests`` (what can
-be asked and what the replies mean), both without I/O. ``sync`` does blocking I/O around them.
+be asked and what the replies mean), both without I/O. ``sync`` does blocking I/O around them,
+through a ``stream``: the daemon's socket, or the kernel's device where there is no daemon.
 """
 
 from .address import socket_path

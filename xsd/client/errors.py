@@ -60,6 +60,8 @@ _MEANING_FOR: dict[tuple[str, str], str] = {
     ("EINVAL", "RM"): "the server rejects the request; the root cannot be removed",
     ("E2BIG", "WRITE"): "too large: path and value together may have 4095 bytes",
     ("ENOSPC", "SET_PERMS"): "more permissions than the quota allows",
+    ("ENOSYS", "WATCH"): "watches through the kernel's device have no depth",
+    ("EPERM", "RESET_WATCHES"): "through the kernel's device it would end the kernel's watches too",
 }
 
 
@@ -98,14 +100,16 @@ class ProtocolError(Exception):
 
 
 class ConnectError(Exception):
-    """No server answers at this socket path; ``reason`` is the operating system's error."""
+    """No server can be reached; ``tried`` has each address with the operating system's error."""
 
-    __slots__ = ("path", "reason")
+    __slots__ = ("tried",)
 
-    def __init__(self, path: str, reason: OSError) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+    def __init__(self, *tried: tuple[str, OSError]) -> None:
+        super().__init__(*tried)
+        self.tried = tried
 
     def __str__(self) -> str:
-        return f"cannot connect to the xenstored socket {self.path}: {self.reason.strerror}"
+        reasons = [f"{address}: {error.strerror or error}" for address, error in self.tried]
+        if len(reasons) == 1:
+            return f"cannot connect to xenstored at {reasons[0]}"
+        return f"cannot connect to xenstored, tried {'; '.join(reasons)}"

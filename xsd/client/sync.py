@@ -1,4 +1,4 @@
-"""A blocking client over the unix socket.
+"""A blocking client over the unix socket or the kernel's device.
 
 Thin: one method per operation, each one request and one reply. Nothing is cached, nothing is
 retried except where the name says so. A client belongs to one thread.
@@ -10,7 +10,7 @@ retried except where the name says so. A client belongs to one thread.
 Every operation raises ``XenstoreError`` when the server answers with an error,
 ``ConnectionError`` when it hangs up, ``ProtocolError`` when it does not speak the protocol, and
 ``TimeoutError`` when a reply takes longer than the client's timeout. After the last three the
-client is closed.
+client is closed. What the kernel's device does differently is said in ``stream``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import requests
-from .address import socket_path
+from . import stream as streams
+from .address import addresses
 from .errors import ConnectError, XenstoreError
 from .perms import Permission
+from .stream import RefusedError, SocketStream, Stream
 from .wire import Request, Session, WatchEvent
 
 T = TypeVar("T")
@@ -34,44 +36,48 @@ T = TypeVar("T")
 #: Requests in flight that ``pipeline`` allows unless told otherwise.
 WINDOW = 256
 
-_RECEIVE_BYTES = 256 * 1024
-#: A program may have the default action for SIGPIPE; a dead server is an exception all the same.
-_SEND = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-
 
 class Client:
     """A connection to the server."""
 
-    __slots__ = ("_poll", "_session", "_socket", "_timeout")
+    __slots__ = ("_awaits_reply", "_poll", "_session", "_stream", "_timeout")
 
-    def __init__(self, connected: socket.socket, *, timeout: float | None = None) -> None:
-        """Take over a connected stream socket; ``timeout`` in seconds bounds each reply."""
-        connected.setblocking(True)
-        self._socket = connected
+    def __init__(self, connected: socket.socket | Stream, *, timeout: float | None = None) -> None:
+        """Take over a connection; ``timeout`` in seconds bounds each reply.
+
+        The kernel's device may wait for the server before a reply is waited for, without bound.
+        """
+        self._stream: Stream
+        self._stream = (
+            SocketStream(connected) if isinstance(connected, socket.socket) else connected
+        )
+        self._awaits_reply = False  # and sends nothing before it has come; serial streams only
         self._session = Session()
         self._timeout = timeout
         self._poll = select.poll()
 
     @classmethod
-    def connect(cls, path: str | None = None, *, timeout: float | None = None) -> Client:
+    def connect(
+        cls, path: str | None = None, *, timeout: float | None = None, socket_only: bool = False
+    ) -> Client:
         """Connect to the server at ``path``, or where the environment says it is.
 
-        Raises ``ConnectError`` if nobody listens there.
+        ``path`` is a socket or a device. When neither names a place, the default socket is tried,
+        then the kernel's device unless ``socket_only``. Raises ``ConnectError`` if all fail.
         """
-        where = socket_path(path)
-        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connecting.connect(where)
-        except OSError as refused:
-            connecting.close()
-            if refused.strerror is None:  # the path does not fit in a socket address
-                refused = OSError(refused.errno or 0, str(refused))
-            raise ConnectError(where, refused) from refused
-        return cls(connecting, timeout=timeout)
+        tried: list[tuple[str, OSError]] = []
+        for address in addresses(path, socket_only=socket_only):
+            try:
+                return cls(streams.connect(address), timeout=timeout)
+            except OSError as failure:
+                tried.append((address, failure))
+            if isinstance(tried[-1][1], ConnectionRefusedError):
+                break  # Its server has died; the device would wait for it for ever.
+        raise ConnectError(*tried) from tried[-1][1]
 
     def close(self) -> None:
         """Hang up; the server drops this connection's watches and transactions."""
-        self._socket.close()
+        self._stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +91,8 @@ class Client:
         self.close()
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait for watch events together with other things."""
-        return self._socket.fileno()
+        """The connection's descriptor, to wait for watch events together with other things."""
+        return self._stream.fileno()
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -267,11 +273,11 @@ class Client:
                     return
                 yield line.next()[1]
         finally:
-            if self._socket.fileno() >= 0:
+            if self._stream.fileno() >= 0:
                 line.drain()
 
     def _must_be_idle(self) -> None:
-        if self._socket.fileno() < 0:
+        if self._stream.fileno() < 0:
             raise ConnectionError("this client is closed")
         if self._session.in_flight:
             raise RuntimeError("requests of a pipeline are still in flight on this client")
@@ -290,14 +296,22 @@ class Client:
         except BaseException:  # an interrupt too: whose reply comes next is unknown now
             self.close()
             raise
+        self._awaits_reply = False
         return reply
 
-    def _flush(self) -> None:
-        """Write what fits now."""
+    def _flush(self) -> bool:
+        """Write what fits now; False if a request was refused, which is its reply."""
         outgoing = self._session.outgoing
-        if outgoing:
-            with suppress(BlockingIOError):
-                del outgoing[: self._socket.send(outgoing, _SEND)]
+        if outgoing and not self._awaits_reply:
+            try:
+                del outgoing[: self._stream.send(outgoing)]
+            except BlockingIOError:
+                return True
+            except RefusedError as refused:
+                self._session.refused(refused.name)
+                return False
+            self._awaits_reply = self._stream.serial
+        return True
 
     def _exchange(self, deadline: float | None) -> bool:
         """Write what fits and wait for bytes to arrive; False if the deadline passes first.
@@ -306,22 +320,23 @@ class Client:
         replies are fetched cannot lock both sides.
         """
         outgoing = self._session.outgoing
-        while True:
-            self._flush()
-            if (outgoing or deadline is not None) and not self._wait(bool(outgoing), deadline):
+        while self._flush():
+            unsent = bool(outgoing) and not self._awaits_reply
+            if (unsent or deadline is not None) and not self._wait(unsent, deadline):
                 return False
             try:
-                data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT if outgoing else 0)
+                data = self._stream.receive(wait=not unsent)
             except BlockingIOError:
                 continue
             if not data:
                 raise ConnectionResetError("xenstored closed the connection")
             self._session.received(data)
-            return True
+            break
+        return True
 
     def _wait(self, writable: bool, deadline: float | None) -> bool:
         events = select.POLLIN | (select.POLLOUT if writable else 0)
-        self._poll.register(self._socket, events)
+        self._poll.register(self._stream, events)
         if deadline is None:
             return bool(self._poll.poll())
         return bool(self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

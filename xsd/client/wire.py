@@ -10,7 +10,9 @@ A packet is a header of sixteen bytes and a payload of at most 4096::
 
 A reply repeats type, req_id and tx_id of its request, or has type ``ERROR`` and a symbolic error
 name as payload. Replies come in the order of the requests; a ``WATCH_EVENT`` may come between any
-two of them. Strings in payloads end with a NUL; the value of READ and WRITE is raw.
+two of them. Strings in payloads end with a NUL; the value of READ and WRITE is raw. A kernel that
+passes requests on answers WATCH and UNWATCH itself, and not every one repeats req_id and tx_id:
+zeros will do there.
 
 ``Decoder`` cuts packets from a byte stream however it is fragmented, ``Session`` pairs replies
 with requests. What the requests mean is in ``requests``.
@@ -71,6 +73,7 @@ class Op(IntEnum):
 
 _ERROR = int(Op.ERROR)
 _WATCH_EVENT = int(Op.WATCH_EVENT)
+_ANSWERED_BY_KERNELS = frozenset({Op.WATCH, Op.UNWATCH})
 
 
 class Packet(NamedTuple):
@@ -204,12 +207,13 @@ class Session:
     connection has to be closed.
     """
 
-    __slots__ = ("_decoder", "_next_id", "_pending", "events", "outgoing")
+    __slots__ = ("_decoder", "_next_id", "_pending", "_refusal", "events", "outgoing")
 
     def __init__(self) -> None:
         self._decoder = Decoder()
         self._pending: deque[Pending] = deque()
         self._next_id = 1
+        self._refusal = ""
         #: Encoded requests that were not written yet.
         self.outgoing = bytearray()
         #: Watch events in the order of arrival.
@@ -236,11 +240,23 @@ class Session:
         """Hand over bytes from the peer."""
         self._decoder.feed(data)
 
+    def refused(self, name: str) -> None:
+        """The request that ``outgoing`` starts with cannot leave; that error is its reply.
+
+        Only when all requests before it have their replies.
+        """
+        del self.outgoing[: HEADER.size + HEADER.unpack_from(self.outgoing)[3]]
+        self._refusal = name
+
     def next_reply(self) -> tuple[Any, Any] | None:
         """The next reply as (tag, value or ``XenstoreError``), None until more bytes arrive.
 
         Watch events met on the way are appended to ``events``.
         """
+        if self._refusal:
+            name, self._refusal = self._refusal, ""
+            _, _, request, tag = self._pending.popleft()
+            return tag, XenstoreError(name, request.op.name, request.path)
         while (packet := self._decoder.next()) is not None:
             if packet.type == _WATCH_EVENT:
                 self.events.append(decode_event(packet.payload))
@@ -271,7 +287,8 @@ class Session:
             raise ProtocolError(f"a reply of type {packet.type} arrived without a request")
         req_id, tx_id, request, tag = self._pending.popleft()
         op = request.op
-        if packet.req_id != req_id or packet.tx_id != tx_id:
+        ids = packet.req_id, packet.tx_id
+        if ids != (req_id, tx_id) and (any(ids) or op not in _ANSWERED_BY_KERNELS):
             raise ProtocolError(
                 f"expected the reply to request {req_id} in transaction {tx_id}, "
                 f"got one to request {packet.req_id} in transaction {packet.tx_id}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
-from xsd.daemon import options, oxen_config, toml_config
+from xsd.daemon import options, oxen_config, toml_config, units
 from xsd.daemon.faults import ENVIRONMENT, ConfigError, Fault
 from xsd.daemon.kinds import Target, Value
 from xsd.daemon.layer import Entry, Layer
@@ -38,7 +38,8 @@ class Loaded:
     """What came of the sources: ``file`` is the one that was read, empty if none.
 
     ``values`` are all rows as written, before empty words were replaced by what they stand for.
-    ``notes`` are for the log: what was accepted but does nothing.
+    ``notes`` are for the log: what was accepted but does nothing.  ``unit`` is the unit file to
+    print.
     """
 
     settings: Settings
@@ -46,6 +47,7 @@ class Loaded:
     file: str
     values: Mapping[str, Value]
     notes: tuple[str, ...]
+    unit: str = ""
 
 
 def load(
@@ -82,7 +84,8 @@ def load(
     faults += _contradictions(settings, merged)
     if faults:
         raise ConfigError(faults)
-    return Loaded(settings, line.action, file, values, (*notes, *_doubts(settings, merged)))
+    notes += _doubts(settings, merged)
+    return Loaded(settings, line.action, file, values, tuple(notes), line.unit)
 
 
 def startup(
@@ -95,8 +98,8 @@ def startup(
 ) -> Loaded | int:
     """What the daemon begins with: its settings, or an exit status if it is not to start.
 
-    Answers ``--help``, ``--config-test`` and ``--print-config`` on ``stdout``, and shows faults
-    on ``stderr``, one per line.
+    Answers ``--help``, ``--config-test``, ``--print-config`` and ``--print-unit`` on ``stdout``,
+    and shows faults on ``stderr``, one per line.
     """
     out = stdout or sys.stdout
     err = stderr or sys.stderr
@@ -111,6 +114,8 @@ def startup(
             out.write(options.usage())
         case Action.PRINT:
             out.write(render(loaded.values))
+        case Action.UNIT:
+            out.write(units.render(loaded.unit))
         case Action.TEST:
             for note in loaded.notes:
                 err.write(f"xsd: {note}\n")

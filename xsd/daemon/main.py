@@ -36,7 +36,7 @@ _logger = logging.getLogger("xsd.daemon")
 
 READY = "xenstored is ready"
 
-START_ERRORS = (OSError, HostError, ListenError, pidfile.AnotherRunsError, MemoryError)
+START_ERRORS = (OSError, HostError, ListenError, MemoryError)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     readiness = process.daemonise() if settings.daemon.fork else process.Foreground()
     try:
         daemon = Daemon(settings)
+    except pidfile.AnotherRunsError as other:
+        readiness.unneeded(str(other))
     except START_ERRORS as failure:
         readiness.failed(str(failure))
     for note in loaded.notes:

@@ -19,6 +19,7 @@ from xsd.daemon.kinds import Target
 from xsd.daemon.layer import Layer
 from xsd.daemon.quotas import NAMES
 from xsd.daemon.table import ACCESS_SWITCHES, BY_NAME, DEFAULT_CONFIG, ROWS, quota_row
+from xsd.daemon.units import UNITS
 
 TRACE_DIRECTORY = "/var/lib/xen/xenstore"
 """Where a trace file with a relative name goes."""
@@ -31,13 +32,15 @@ class Action(enum.Enum):
     HELP = "help"
     TEST = "config-test"
     PRINT = "print-config"
+    UNIT = "print-unit"
 
 
 @dataclass(slots=True)
 class CommandLine:
     """What the command line says; the files are empty if not named.
 
-    ``switches`` are changes of ``access-log.switches``, ``base`` is where relative paths start.
+    ``switches`` are changes of ``access-log.switches``, ``base`` is where relative paths start,
+    ``unit`` is the unit file to print.
     """
 
     layer: Layer
@@ -46,6 +49,7 @@ class CommandLine:
     config_file: str = ""
     switches: dict[str, bool] = field(default_factory=dict)
     base: str = "/"
+    unit: str = ""
 
 
 Apply = Callable[[CommandLine, str, str], None]
@@ -131,6 +135,13 @@ def _ignore(reason: str) -> Apply:
     return apply
 
 
+def _unit(line: CommandLine, option: str, text: str) -> None:
+    if text not in UNITS:
+        line.layer.fault(bad_value(repr(text), " or ".join(UNITS)), key=option)
+        return
+    line.action, line.unit = Action.UNIT, text
+
+
 def _internal_db(line: CommandLine, option: str, text: str) -> None:
     if text == "on":
         line.layer.notes.append(
@@ -161,6 +172,12 @@ SPECIALS = (
         "",
         "Show the settings in force as a TOML file and stop.",
         _action(Action.PRINT),
+    ),
+    Option(
+        ("--print-unit",),
+        "UNIT",
+        f"Show a unit file for systemd ({' or '.join(UNITS)}) and stop.",
+        _unit,
     ),
     Option(("-Q", "--quota"), "NAME=N", "Set any quota.", _assignment("quota")),
     Option(

@@ -7,6 +7,8 @@ The order for a composition root::
     try:
         held = pidfile.acquire(...)          # after the fork: the lock is the process's own
         ...                                  # listen, load, everything that can fail
+    except pidfile.AnotherRunsError as other:
+        readiness.unneeded(str(other))       # what was asked for is there: exit 0
     except Exception as failure:
         readiness.failed(str(failure))       # the command that started us prints it, exit 1
     process.notify(process.ready_state())    # systemd
@@ -31,6 +33,7 @@ _UMASK = 0o022
 _STANDARD_FILES = (0, 1, 2)
 
 _READY = b"ready"
+_UNNEEDED = b"unneeded"
 _MAX_MESSAGE = 65536
 
 
@@ -39,6 +42,9 @@ class Readiness(Protocol):
 
     def ready(self) -> None:
         """It serves; standard files may be closed now."""
+
+    def unneeded(self, message: str) -> NoReturn:
+        """Another one serves already; ends this process with status 0."""
 
     def failed(self, message: str) -> NoReturn:
         """It cannot serve; ends this process with status 1."""
@@ -49,6 +55,11 @@ class Foreground:
 
     def ready(self) -> None:
         """Does nothing."""
+
+    def unneeded(self, message: str) -> NoReturn:
+        """Prints the message and raises SystemExit(0)."""
+        print(f"xsd: {message}", file=sys.stderr, flush=True)
+        raise SystemExit(0)
 
     def failed(self, message: str) -> NoReturn:
         """Prints the message and raises SystemExit(1)."""
@@ -71,6 +82,14 @@ class Background:
         if null not in _STANDARD_FILES:
             os.close(null)
         self._tell(_READY)
+
+    def unneeded(self, message: str) -> NoReturn:
+        """Lets the parent exit with status 0 and without a word; raises SystemExit(0).
+
+        Start scripts, which are what starts a daemon in this way, may start one twice.
+        """
+        self._tell(_UNNEEDED)
+        raise SystemExit(0)
 
     def failed(self, message: str) -> NoReturn:
         """Lets the parent print the message and exit with status 1; raises SystemExit(1)."""
@@ -108,10 +127,10 @@ def _flush() -> None:
 def daemonise() -> Background:
     """Goes on in a new session in the background; returns there only.
 
-    The calling process stays until the daemon says that it is ready (exit 0) or that it failed
-    or ends without a word (exit 1, with the reason on stderr).  In the daemon the working
-    directory is ``/`` and the umask 022, and the standard files are open until it is ready.  Has
-    to run before any thread or event loop exists.
+    The calling process stays until the daemon says that it is ready or not needed (exit 0), or
+    that it failed or ends without a word (exit 1, with the reason on stderr).  In the daemon the
+    working directory is ``/`` and the umask 022, and the standard files are open until it is
+    ready.  Has to run before any thread or event loop exists.
     """
     open_standard_files()
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -140,7 +159,7 @@ def _wait_for_daemon(reading: int, child: int) -> NoReturn:
         said += part
     with contextlib.suppress(ChildProcessError):
         os.waitpid(child, 0)
-    if said == _READY:
+    if said in (_READY, _UNNEEDED):
         os._exit(0)
     text = said or b"the daemon ended before it was ready"
     os.write(2, b"xsd: " + text + b"\n")
