@@ -15,9 +15,9 @@ import pytest
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-PROGRAMS = ("tree", "watchtrie", "outq", "logs", "path", "wire", "history")
+PROGRAMS = ("tree", "watchtrie", "outq", "logs", "path", "wire", "history", "ring")
 # Those whose twin can be told to be wrong: the harness must notice.
-WITH_CANARY = ("tree", "watchtrie", "outq", "logs", "path", "history")
+WITH_CANARY = ("tree", "watchtrie", "outq", "logs", "path", "history", "ring")
 STEPS = int(os.environ.get("XSD_STEPS", "2000"))
 FIRST_SEED = int(os.environ.get("XSD_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + 2)

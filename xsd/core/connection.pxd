@@ -8,6 +8,9 @@ cdef Conn *conn_open(Core *core, uint32_t kind, uint32_t domid) noexcept nogil
 cdef void conn_close(Conn *c) noexcept nogil
 cdef void conn_reset(Conn *c) noexcept nogil
 cdef void conn_give_up(Conn *c, uint32_t error) noexcept nogil
+cdef void retry_later(Core *core) noexcept nogil
+cdef void conn_owe(Conn *c, int rc) noexcept nogil
+cdef void conn_pay(Conn *c) noexcept nogil
 cdef void conn_reconnect(Conn *c) noexcept nogil
 cdef void conn_reset_watches(Conn *c) noexcept nogil
 

@@ -14,7 +14,8 @@ from xsd.core.cxs cimport (
     XS_DOMID_INVALID, XS_E2BIG, XS_ENOMEM, XS_HEADER_SIZE, XS_OK, XS_OP_ERROR,
     XS_PAYLOAD_MAX, xs_error_name, xs_header, xs_mem_free, xs_mem_grow, xs_mem_resize,
     xs_mem_zalloc, xs_outmsg, xs_outq_bytes, xs_outq_clear, xs_outq_free, xs_outq_put,
-    xs_outq_reserve, xs_outq_sent, xs_pathset_free, xs_watches_remove, xs_wire_put_number)
+    xs_outq_release, xs_outq_reserve, xs_outq_sent, xs_pathset_free, xs_watches_remove,
+    xs_wire_put_number)
 from xsd.core.credit cimport credit_paused
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effects_forget
@@ -27,6 +28,7 @@ from xsd.core.writerate cimport write_rate_waits
 cdef enum:
     # Output waiting on a socket beyond which its requests are no longer read.
     OUTPUT_HIGH = 256 * 1024
+    RETRY_NS = 10_000_000  # how soon to come back when memory ran out
 
 
 # ---- life -----------------------------------------------------------------------
@@ -108,6 +110,7 @@ cdef void conn_reset(Conn *c) noexcept nogil:
     if c.waiting != 0:
         effects_forget(c.core, c)
         c.waiting = 0
+    c.owed = False
     c.absent_count = 0
 
 
@@ -124,6 +127,43 @@ cdef void conn_give_up(Conn *c, uint32_t error) noexcept nogil:
     c.ignored = True
     c.error = error
     mark_dirty(c)
+
+
+cdef void retry_later(Core *core) noexcept nogil:
+    """Memory ran out: some connection waits until there may be more."""
+    if not core.starved:
+        core.starved = True
+        core.retry_ns = core.now + RETRY_NS
+
+
+cdef void conn_owe(Conn *c, int rc) noexcept nogil:
+    """No memory even for the answer to the request that an effect has carried out.
+
+    A socket is closed: its client knows that something went wrong. A ring gets the answer when
+    there is memory again, and nothing else is read from it before.
+    """
+    if c.kind == CONN_SOCKET:
+        c.closing = True
+        return
+    c.owed = True
+    c.owed_rc = rc
+    c.starved = True
+    retry_later(c.core)
+
+
+cdef void conn_pay(Conn *c) noexcept nogil:
+    """Answers what it is owed, if there is memory now."""
+    if not c.owed:
+        return
+    if xs_outq_reserve(&c.out, &c.core.mem, &c.dom.account, 16, False) != XS_OK:
+        conn_owe(c, c.owed_rc)
+        return
+    c.owed = False
+    if c.owed_rc == XS_OK:
+        reply_ok(c, &c.pending)
+    else:
+        reply_error(c, &c.pending, c.owed_rc)
+    xs_outq_release(&c.out)
 
 
 cdef void conn_reconnect(Conn *c) noexcept nogil:
@@ -220,7 +260,7 @@ cdef Conn *next_dirty(Core *core) noexcept nogil:
 cdef bint conn_blocked(Conn *c) noexcept nogil:
     """Whether its requests must wait."""
     cdef Domain *d = c.dom
-    if c.waiting != 0 or c.ignored or c.closing or c.held:
+    if c.waiting != 0 or c.owed or c.ignored or c.closing or c.held:
         return True
     if c.kind == CONN_RING and not c.privileged and (
             credit_paused(c.core, d) or write_rate_waits(c)):

@@ -3,7 +3,7 @@
 
 An object comes into being when a domid is first of interest, which may be before its
 INTRODUCE: a toolstack writes a domain's nodes first. It takes its own copy of the quotas
-then, and goes when the domain dies.
+when the domain is known to exist, and goes when the domain dies.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -14,6 +14,11 @@ from xsd.core.credit cimport credit_welcome
 from xsd.core.types cimport Core, Domain, Q_COUNT
 
 cdef int64_t LONG_AGO = -(1 << 62)
+
+
+cdef void take_quotas(Core *core, Domain *d) noexcept nogil:
+    memcpy(d.hard, core.hard, sizeof(d.hard))
+    memcpy(d.soft, core.soft, sizeof(d.soft))
 
 
 cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
@@ -30,12 +35,21 @@ cdef Domain *domain_get(Core *core, uint32_t domid) noexcept nogil:
     credit_welcome(core, d)
     for i in range(Q_COUNT):
         d.notice_ns[i] = LONG_AGO
-    memcpy(d.hard, core.hard, sizeof(d.hard))
-    memcpy(d.soft, core.soft, sizeof(d.soft))
+    take_quotas(core, d)
     d.next = core.domain_list
     core.domain_list = d
     core.domains[domid] = d
     return d
+
+
+cdef void domain_found(Core *core, Domain *d) noexcept nogil:
+    """It exists: what was set before cannot have been meant for it.
+
+    A commit may have made the object, as it charges who owned a node before its death.
+    """
+    if not d.exists:
+        take_quotas(core, d)
+        d.exists = True
 
 
 cdef void domain_forget(Core *core, Domain *d) noexcept nogil:

@@ -19,8 +19,9 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport (
-    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_give_up, conn_open,
-    conn_sent, conn_wake, next_dirty, next_runnable, reply, reply_error, save_input)
+    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_give_up, conn_open, conn_owe,
+    conn_pay, conn_sent, conn_wake, next_dirty, next_runnable, reply, reply_error, retry_later,
+    save_input)
 from xsd.core.cxs cimport (
     XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_ERROR_COUNT, XS_HEADER_SIZE,
     XS_OK, XS_OP_CONTROL, XS_OP_COUNT, XS_OP_DIRECTORY, XS_OP_DIRECTORY_PART,
@@ -70,7 +71,7 @@ cdef enum:
     COLLECT_NOW = 128      # dead nodes and blocks freed with each batch of requests
     COLLECT_TICK = 1024    # and with each tick: well below a millisecond, also out of cache
     PACE_NS = 1_000_000    # between two such portions, so that clients get the processor
-    RETRY_NS = 10_000_000  # how soon to come back when memory ran out
+    RETRY_NS = 10_000_000  # how soon to come back when memory ran out for a clean-up
     ACCESS_MAX = 1 << 20   # bytes of access records that may wait for Python
 
 
@@ -212,13 +213,6 @@ cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
         memcpy(c.core.rx, c.inp, c.inp_len)
     room[0] = RX_SIZE - c.inp_len
     return c.core.rx + c.inp_len
-
-
-cdef void retry_later(Core *core) noexcept nogil:
-    """Memory ran out: some connection waits until there may be more."""
-    if not core.starved:
-        core.starved = True
-        core.retry_ns = core.now + RETRY_NS
 
 
 cdef void keep_less(Conn *c, const char *left, size_t size, size_t n) noexcept nogil:
@@ -534,6 +528,7 @@ cdef class Engine:
             for i in range(core.conn_cap):
                 if core.conns[i] != NULL and core.conns[i].starved:
                     core.conns[i].starved = False
+                    conn_pay(core.conns[i])
                     conn_wake(core.conns[i])
         if xs_tree_collect(&core.tree, COLLECT_TICK) and (next < 0 or next > now + PACE_NS):
             next = now + PACE_NS
@@ -611,7 +606,7 @@ cdef class Engine:
 
     cdef int answer(self, Conn *c, int rc, bytes data) except -1:
         if xs_outq_reserve(&c.out, &self.core.mem, &c.dom.account, 16, False) != XS_OK:
-            conn_give_up(c, XS_RING_ERROR_PROTOCOL)
+            conn_owe(c, XS_ENOMEM if rc == XS_OK else rc) # what was to be told is lost
             return 0
         if rc == XS_OK:
             rc = reply(c, &c.pending, PyBytes_AS_STRING(data), len(data))

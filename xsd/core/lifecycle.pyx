@@ -13,18 +13,18 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from xsd.core.connection cimport (
-    conn_close, conn_give_up, conn_open, conn_reset, conn_wake, reply, reply_error, reply_number, reply_ok)
+    conn_close, conn_open, conn_owe, conn_reset, conn_wake, reply, reply_error, reply_number, reply_ok)
 from xsd.core.cxs cimport (
     XS_DOMID_FIRST_RESERVED, XS_DOMID_INVALID, XS_DOMID_SELF, XS_EACCES, XS_EBUSY,
-    XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_RING_ERROR_PROTOCOL,
-    XS_RING_FEATURES, xs_found, xs_header,
+    XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_RING_FEATURES,
+    xs_found, xs_header,
     xs_node, xs_oplog_add, xs_outq_reserve, xs_path_set, xs_perms, xs_perms_intern,
     xs_perms_mention, xs_perms_owner, xs_perms_unref, xs_tree_drop, xs_tree_prepare_perms,
     xs_tree_prepare_remove, xs_tree_seek, xs_tree_share, xs_walk, xs_walk_end,
     xs_walk_next, xs_walk_skip, xs_walk_start, xs_wire_domid, xs_wire_next, xs_wire_number,
     xs_wire_put_number)
 from xsd.core.credit cimport credit_forget
-from xsd.core.domain cimport domain_forget, domain_get
+from xsd.core.domain cimport domain_forget, domain_found, domain_get
 from xsd.core.effects cimport effect_push, effect_remove, effect_turn
 from xsd.core.history cimport history_commit
 from xsd.core.quota cimport quota_apply, quota_find, quota_list
@@ -72,7 +72,7 @@ cdef void complete_domain(Core *core, Conn *c, const Effect *e, int error) noexc
     if error == XS_OK:
         d = domain_get(core, e.domid)
         if d != NULL:
-            d.exists = True
+            domain_found(core, d)
     elif c != NULL and c.absent_count < ABSENT_MAX:
         c.absent[c.absent_count] = e.domid
         c.absent_count += 1
@@ -138,7 +138,8 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
         return rc
     if not d.introduced:
         write_rate_join(core, d)
-    d.introduced = d.exists = True
+    domain_found(core, d)
+    d.introduced = True
     d.shutdown = False
     events_publish(core, requester)
     return XS_OK
@@ -147,15 +148,17 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
 cdef void complete_introduce(Core *core, Conn *c, Effect *e, int error) noexcept nogil:
     """The mapping has succeeded or failed. A mapping that cannot be used is undone."""
     cdef int rc = error
-    if c != NULL and xs_outq_reserve(&c.out, &core.mem, &c.dom.account, 16, False) != XS_OK:
-        conn_give_up(c, XS_RING_ERROR_PROTOCOL) # no memory even for an error: its end tells
+    cdef bint room = c != NULL and xs_outq_reserve(
+        &c.out, &core.mem, &c.dom.account, 16, False) == XS_OK
     if rc == XS_OK:
         rc = introduce(core, c, e.domid)
     if rc != XS_OK and error == XS_OK:
         effect_turn(e, EFFECT_RELEASE)
     if c == NULL or c.closing or c.ignored:
         return
-    if rc == XS_OK:
+    if not room:
+        conn_owe(c, rc)
+    elif rc == XS_OK:
         reply_ok(c, &c.pending)
     else:
         reply_error(c, &c.pending, rc)

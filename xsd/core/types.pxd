@@ -172,6 +172,8 @@ cdef struct Conn:
     uint32_t absent[32]  # domids that the hypervisor denied while a request was retried
     uint32_t absent_count
     xs_header pending    # request that an effect will answer
+    bint owed            # it has been carried out, and there was no memory to say so
+    int owed_rc
     Cause *causes
     Cause *cause         # of the request being handled
     int64_t pid          # peer credentials of a socket; -1 unknown

@@ -64,17 +64,24 @@ class Domains:
     def introduce(self, effect: int, domid: int, gfn: int, port: int) -> None:
         """Maps a ring for INTRODUCE and completes the effect; from then on it is served.
 
-        Raises HostError when it cannot be mapped.
+        Raises HostError when it cannot be mapped, or there is no memory for it.
         """
+        rings = self.rings
         try:
             ring = self._host.introduce(domid, gfn, port)
-        except HostError:
-            if self.rings is not None:
-                self.rings.unbound(domid)
-            raise
+            if ring is not None and rings is not None:
+                rings.reserve(domid, ring.port)
+        except (HostError, MemoryError) as failure:
+            if rings is not None:
+                rings.unbound(domid)
+            if isinstance(failure, HostError):
+                raise
+            if self._engine.domain_conn(domid) < 0:
+                self.release(domid)
+            raise HostError("ENOMEM", f"domain {domid}: no memory for its ring") from None
         self._engine.complete(self._clock(), effect)
-        if ring is not None and self.rings is not None and self._engine.domain_conn(domid) >= 0:
-            self.rings.attach(domid, ring.address, ring.port)
+        if ring is not None and rings is not None and self._engine.domain_conn(domid) >= 0:
+            rings.attach(domid, ring.address, ring.port)
         _logger.info("domain %d introduced", domid)
 
     def release(self, domid: int) -> None:

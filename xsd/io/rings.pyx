@@ -45,6 +45,7 @@ cdef enum:
     PORTS = 64          # events taken at once
     BUDGET = 256        # requests of one ring before others have their turn
     DOMAINS = 65536
+    PORTS_MAX = 1 << 20 # far more than a domain of Xen can have
     MOVED = 1 << 16     # beside the RX_ bits: the other side must be told
     IGNORED = 1 << 17   # it is not served any more
 
@@ -290,8 +291,10 @@ cdef class Rings(Transport):
             self.detach(domid)
 
     cdef Ring *ring(self, uint32_t domid) except? NULL:
-        """The ring of a domid, made if there is none."""
+        """The ring of a domid, made if there is none. Raises ValueError, MemoryError."""
         cdef Table *t = self.table
+        if domid >= DOMAINS:
+            raise ValueError(f"domid {domid}: expected less than {DOMAINS}")
         if t.by_domid[domid] == NULL:
             t.by_domid[domid] = <Ring *>calloc(1, sizeof(Ring))
             if t.by_domid[domid] == NULL:
@@ -305,6 +308,8 @@ cdef class Rings(Transport):
         cdef Table *t = self.table
         cdef Ring **more
         cdef uint32_t cap
+        if port >= PORTS_MAX:
+            raise ValueError(f"port {port}: expected less than {PORTS_MAX}")
         if port >= t.port_cap:
             cap = max(port + 1, 2 * t.port_cap)
             more = <Ring **>realloc(t.by_port, cap * sizeof(Ring *))
@@ -314,7 +319,8 @@ cdef class Rings(Transport):
             t.by_port = more
             t.port_cap = cap
         self.unbind(r)
-        t.by_port[port] = r
+        if port != 0:
+            t.by_port[port] = r
         r.port = port
         return 0
 
@@ -322,6 +328,10 @@ cdef class Rings(Transport):
         if r.port != 0 and self.table.by_port[r.port] == r:
             self.table.by_port[r.port] = NULL
         r.port = 0
+
+    def reserve(self, uint32_t domid, uint32_t port):
+        """Takes the memory that `attach` will need. Raises MemoryError, ValueError."""
+        self.bind(self.ring(domid), port)
 
     def attach(self, uint32_t domid, intptr_t address, uint32_t port):
         """A domain has been introduced: its page is at this address, its events come by this port.
@@ -341,7 +351,7 @@ cdef class Rings(Transport):
 
     def unbound(self, uint32_t domid):
         """The event channel of a known domain has gone, and no other could be bound."""
-        cdef Ring *r = self.table.by_domid[domid]
+        cdef Ring *r = self.table.by_domid[domid] if domid < DOMAINS else NULL
         cdef Conn *c
         if r == NULL:
             return
@@ -352,7 +362,7 @@ cdef class Rings(Transport):
 
     def detach(self, uint32_t domid):
         """A domain's page is about to go; nothing happens when it has none."""
-        cdef Ring *r = self.table.by_domid[domid]
+        cdef Ring *r = self.table.by_domid[domid] if domid < DOMAINS else NULL
         if r == NULL:
             return
         self.unbind(r)

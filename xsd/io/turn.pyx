@@ -84,7 +84,8 @@ cdef class Turn:
         cdef Conn *c
         cdef Conn *last = self.engine.core.run_last
         cdef Transport transport
-        while True:
+        cdef size_t i
+        for i in range(self.engine.core.conn_count): # also when the last is closed meanwhile
             c = next_runnable(self.engine.core)
             if c == NULL:
                 return
