@@ -20,7 +20,15 @@ ARGS ?=
 COMPILED := setup.py $(wildcard csrc/*.[ch] xsd/*/*.pyx xsd/*/*.pxd)
 SOURCES := $(COMPILED) $(shell find xsd -name '*.py' -o -name '*.pyi')
 
-.PHONY: help run build test quick lint bench asan debug annotate tidy clean
+SEED ?= 1
+SEEDS ?= 1
+STEPS ?= 10000
+JOBS ?= $(shell nproc)
+TARGET ?= all
+SECONDS ?= 60
+STORE ?= xsd
+
+.PHONY: help run build test quick lint bench realxen sim fuzz asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +48,21 @@ quick: build ## the tests that together take less than half a minute
 lint: build ## style and types: ruff, clang-format, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --diff .
-	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch]
+	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] tests/*/*.[ch]
 	@$(BIN)/mypy
 
 bench: build ## the benchmarks; ARGS goes to python -m bench, ARGS=--tiny only tries them
 	@$(BIN)/python -m bench $(ARGS)
+
+realxen: build ## boot a real Xen in an emulator with xsd as its xenstored; STORE=c|ocaml: another
+	@$(BIN)/python tests/realxen/run.py --store $(STORE) $(ARGS)
+
+sim: build ## the simulator; SEED, SEEDS (how many), STEPS (of each), JOBS
+	@PYTHONPATH=.:tests $(BIN)/python -m sim --seed $(SEED) --seeds $(SEEDS) --steps $(STEPS) \
+		--jobs $(JOBS) $(ARGS)
+
+fuzz: build ## look for faults; TARGET (see make fuzz TARGET=list), SECONDS
+	@$(BIN)/python tests/fuzz/run.py $(if $(filter list,$(TARGET)),targets,fuzz $(TARGET) $(SECONDS))
 
 # Two flavours that are built beside the release one, and never into it: their modules are in
 # build/<flavour>/lib, and PYTHONPATH says who is to use them.
@@ -63,7 +81,7 @@ ASAN := XSD_FLAVOUR=asan PYTHONPATH=$(CURDIR)/build/asan/lib \
 asan: build build/.asan ## the test suite on a build with address and UB sanitizers
 	@$(ASAN) LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(BIN)/python -P -m pytest -p no:cacheprovider \
-		-o pythonpath="build/asan/lib . tests tests/cli tests/house" $(ARGS)
+		-o pythonpath="build/asan/lib . tests tests/cli tests/house tests/realxen" $(ARGS)
 
 annotate: $(VENV)/.ready ## write what Cython makes of each line, as HTML
 	@$(BIN)/python -c "$$ANNOTATE"
