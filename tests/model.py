@@ -1,19 +1,20 @@
 """The oracle: a whole xenstored in plain Python, naive on purpose.
 
-The tree is a dict from path to node, a snapshot is a copy of that dict, children are found by
-looking at every path, watches by looking at every watch. A write is tried on a copy of the tree,
-the copy is judged against the quotas, and then it either becomes the tree or is thrown away. There
-is nothing here to be clever about, so that what it answers can be checked by reading.
+The tree is a dict from path to node, a snapshot is a copy of that dict, and who watches a path is
+found by asking at each path above it. A write is tried on a copy of the tree, the copy is judged
+against the quotas, and then it either becomes the tree or is thrown away. There is nothing here
+to be clever about, so that what it answers can be checked by reading.
 
 It knows no bytes on a wire, no rings and no back-pressure: whole requests go in, whole packets
-come out of each connection's queue.
+come out of each connection's queue. What the hypervisor says is asked of `ask`, which may put a
+request off by raising NotYetError: it has then changed nothing, and is to be made again.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from model_tree import (
     ANY_DOMAIN,
@@ -43,11 +44,13 @@ from model_tree import (
     Tree,
     arguments,
     below,
-    children,
     count_nodes,
     exceeds,
     is_special,
+    is_well_formed,
+    levels,
     lineage,
+    name_of,
     nearest,
     node_size,
     one_argument,
@@ -55,8 +58,9 @@ from model_tree import (
     parse_domid,
     parse_entry,
     parse_lenient,
-    parts,
     perms_text,
+    portable_length,
+    rights_of,
 )
 
 TREE_TYPES = frozenset(
@@ -80,6 +84,9 @@ class Transaction:
 
     base: Tree
     view: Tree
+    rules: int = 0  # what its connection may do, as it was at the start
+    since: int = 0  # when it started
+    number: int = 0  # of the last commit before
     asked: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     log: list[Op] = field(default_factory=list)
     seen_self: set[bytes] = field(default_factory=set)
@@ -99,12 +106,28 @@ def timeless(reply: Packet) -> bytes:
     return bytes([reply.type]) + said
 
 
-@dataclass(slots=True)
-class Queued:
+class NotYetError(Exception):
+    """A request cannot be answered yet; says what is asked of the hypervisor, and of whom."""
+
+    def __init__(self, kind: str, domid: int) -> None:
+        super().__init__(kind, domid)
+        self.kind = kind
+        self.domid = domid
+
+
+@dataclass(slots=True, eq=False)
+class Cause:
+    """A request of a guest; outstanding as long as a packet that it caused is waiting."""
+
+    waiting: int = 0
+
+
+class Queued(NamedTuple):
     """A packet waiting to be drained; ``since`` is the time in ns at which it was queued."""
 
     packet: Packet
     since: int
+    cause: Cause | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +143,10 @@ class Connection:
     transactions: dict[int, Transaction] = field(default_factory=dict)
     last_tx: int = 0
     first_event: bytes | None = None
-    waiting: int = 0  # events queued before what is happening now
+    begun: int = 0  # bytes of the first packet that have been fetched
+    waiting: int = 0  # events queued before the change of this number
+    counted: int = 0
+    causes: list[Cause] = field(default_factory=list)
 
     @property
     def base(self) -> bytes:
@@ -129,16 +155,19 @@ class Connection:
 
 @dataclass(slots=True)
 class Domain:
-    """What the daemon remembers of a domain that was named or introduced."""
+    """What the daemon remembers of a domain that was named or introduced.
+
+    ``exists``: the hypervisor has said so, and need not be asked again.
+    """
 
     quotas: dict[str, int]
     features: int = FEATURES
     connection: Connection | None = None
     shut_down: bool = False
+    exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """A registered watch; ``depth`` is None for unlimited, ``text`` is the path as spelled."""
 
     connection: Connection
@@ -148,13 +177,30 @@ class Watch:
     depth: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request being served: who asks, in which transaction, with what payload."""
 
     connection: Connection
     payload: bytes
     transaction: Transaction | None
+
+
+class Observer(Protocol):
+    """Who is told of commits: on blame for conflicts the oracle itself has no opinion."""
+
+    def committed(
+        self, author: Connection | None, ending: Transaction | None, before: Tree, after: Tree
+    ) -> None:
+        """The live tree has changed."""
+
+    def failed(self, connection: Connection, tx: Transaction) -> None:
+        """A transaction would have been told something else."""
+
+    def trim(self) -> None:
+        """A transaction has ended, one way or another."""
+
+    def forget(self, domid: int) -> None:
+        """A domain has gone."""
 
 
 class Model:
@@ -169,14 +215,26 @@ class Model:
         self.quotas = {name: HARD_QUOTAS.get(name, 0) for name in QUOTA_NAMES.split(" ")}
         self.quotas["soft-memory"] = 2097152
         self.domains: dict[int, Domain] = {}
-        self.watches: list[Watch] = []
+        self.watches: dict[bytes, list[Watch]] = {}
+        self.changes = 0
+        self.commits = 0
+        self.observer: Observer | None = None
+        self.rules = 0  # of the times at which what somebody may do has changed
+        self.cause: Cause | None = None
+        self.replaying = False
+        self.ask: Callable[[Connection, str, int], bool] = self.ask_at_once
         self.connections: list[Connection] = []
         for domid in self.host:
             self.domain(domid)
         private = Entry("n", priv_domid)
         self.live: Tree = {
-            path: self.new_node((private,))
-            for path in (ROOT, b"/tool", b"/tool/xenstored", INTRODUCE_NODE)
+            path: self.new_node((private,), kids=kids)
+            for path, kids in (
+                (ROOT, (b"tool",)),
+                (b"/tool", (b"xenstored",)),
+                (b"/tool/xenstored", ()),
+                (INTRODUCE_NODE, ()),
+            )
         }
         self.live[RELEASE_NODE] = self.new_node((private, Entry("r", ANY_DOMAIN)))
         self.operations: dict[int, Callable[[Request], bytes]] = {
@@ -215,8 +273,8 @@ class Model:
 
     def close(self, connection: Connection) -> None:
         self.reset(connection)
+        self.throw_away(connection)
         connection.alive = False
-        connection.queue.clear()
         if connection in self.connections:
             self.connections.remove(connection)
 
@@ -229,14 +287,24 @@ class Model:
         if len(payload) > PAYLOAD_MAX:
             self.misframed(connection)
             return
-        self.count_waiting()
+        self.changes += 1
         transaction = connection.transactions.get(tx_id)
-        reply = self.reply(connection, kind, req_id, tx_id, payload)
+        self.cause = Cause() if self.limited(connection) else None
+        try:
+            reply = self.reply(connection, kind, req_id, tx_id, payload)
+        except NotYetError:
+            if transaction and kind != Msg.TRANSACTION_END:
+                transaction.requests -= 1  # it comes again, and is one request
+            self.cause = None
+            raise
         if transaction and kind in TREE_TYPES and not transaction.poisoned:
             transaction.asked.append((kind, payload, timeless(reply)))
         self.queue(connection, reply)
+        if self.cause is not None:
+            connection.causes.append(self.cause)
+            self.cause = None
         if connection.first_event is not None:
-            # Every watch gets it, even if one like it still waits.
+            # Every watch gets it, even if one like it still waits; it counts as nobody's doing.
             self.queue(connection, Packet(Msg.WATCH_EVENT, 0, 0, connection.first_event))
             connection.first_event = None
 
@@ -251,23 +319,31 @@ class Model:
         except RequestError as failure:
             return Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
 
-    def replay(self, connection: Connection, transaction: Transaction) -> Transaction | None:
-        """The same requests asked on the live tree; None if any is answered otherwise."""
-        again = Transaction(dict(self.live), dict(self.live))
+    def replay(
+        self, connection: Connection, transaction: Transaction, root: Tree | None = None
+    ) -> Transaction | None:
+        """The same requests asked on another tree, the live one if none is given.
+
+        None if any is answered otherwise.
+        """
+        tree = self.live if root is None else root
+        again = Transaction(dict(tree), dict(tree))
         saved = connection.transactions
         connection.transactions = {1: again}
+        self.replaying = True
         try:
             for kind, payload, answer in transaction.asked:
                 if timeless(self.reply(connection, kind, 0, 1, payload)) != answer:
                     return None
         finally:
             connection.transactions = saved
+            self.replaying = False
         return again
 
     def domain_died(self, domid: int) -> None:
         """The hypervisor no longer knows the domain."""
         self.host.discard(domid)
-        self.count_waiting()
+        self.changes += 1
         if domid in self.domains:
             self.bury(domid)
 
@@ -276,20 +352,56 @@ class Model:
         domain = self.domains.get(domid)
         if domain is not None and domain.connection is not None and not domain.shut_down:
             domain.shut_down = True
-            self.count_waiting()
+            self.changes += 1
             self.fire_special(RELEASE_NODE, domid)
 
     def advance(self, nanoseconds: int) -> None:
         """Let time pass; events that an unprivileged domain did not fetch in time are lost."""
         self.now += nanoseconds
         for connection in self.connections:
-            if not self.privileged(connection):
-                connection.queue = [
-                    item
-                    for item in connection.queue
-                    if item.packet.type != Msg.WATCH_EVENT
-                    or item.since + EVENT_TIMEOUT_NS > self.now
-                ]
+            if self.limited(connection):
+                kept, connection.queue = connection.queue, []
+                for place, item in enumerate(kept):
+                    begun = place == 0 and connection.begun > 0
+                    if begun or item.packet.type != Msg.WATCH_EVENT or not self.is_old(item):
+                        connection.queue.append(item)
+                    else:
+                        self.is_gone(item)
+
+    def is_old(self, item: Queued) -> bool:
+        return item.since + EVENT_TIMEOUT_NS <= self.now
+
+    def fetch(self, connection: Connection, most: int) -> list[Packet]:
+        """Up to so many bytes leave the queue; the packets whose last byte did."""
+        whole = []
+        while most > 0 and connection.queue:
+            item = connection.queue[0]
+            left = 16 + len(item.packet.payload) - connection.begun
+            if left > most:
+                connection.begun += most
+                break
+            most -= left
+            connection.begun = 0
+            del connection.queue[0]
+            self.is_gone(item)
+            whole.append(item.packet)
+        return whole
+
+    def throw_away(self, connection: Connection) -> None:
+        """Whatever waits for a connection is not sent."""
+        for item in connection.queue:
+            self.is_gone(item)
+        connection.queue = []
+        connection.begun = 0
+
+    def is_gone(self, item: Queued) -> None:
+        if item.cause is not None:
+            item.cause.waiting -= 1
+
+    def outstanding(self, connection: Connection) -> int:
+        """How many requests of a guest have caused something that still waits."""
+        connection.causes = [cause for cause in connection.causes if cause.waiting > 0]
+        return len(connection.causes)
 
     def counts(self) -> dict[int, dict[str, int]]:
         """What each domain is charged with, memory without queues and transactions."""
@@ -302,7 +414,7 @@ class Model:
         for path, node in self.live.items():
             add(node.owner, "nodes", 1)
             add(node.owner, "memory", node_size(self.live, path) + len(path))
-        for watch in self.watches:
+        for watch in self.all_watches():
             add(watch.connection.domid, "watches", 1)
             add(watch.connection.domid, "memory", len(watch.text) + len(watch.token))
         for connection in self.connections:
@@ -336,28 +448,45 @@ class Model:
             self.close(connection)
         else:
             self.reset(connection)
-            connection.queue.clear()
+            self.throw_away(connection)
             connection.ignored = True
 
+    def all_watches(self) -> list[Watch]:
+        return [watch for watches in self.watches.values() for watch in watches]
+
     def reset(self, connection: Connection) -> None:
-        self.watches = [w for w in self.watches if w.connection is not connection]
-        connection.transactions.clear()
+        for path in {w.path for w in self.all_watches() if w.connection is connection}:
+            self.watches[path] = [w for w in self.watches[path] if w.connection is not connection]
+        if connection.transactions:
+            connection.transactions = {}
+            if self.observer is not None:
+                self.observer.trim()
 
     def privileged(self, connection: Connection) -> bool:
         return connection.domid == self.priv_domid
 
+    def limited(self, connection: Connection) -> bool:
+        """Quotas bind guests: neither sockets nor the privileged domain."""
+        return connection.kind == RING and connection.domid != self.priv_domid
+
     def limit(self, connection: Connection, name: str) -> int:
-        """The hard quota that binds a connection; 0 for sockets and the privileged domain."""
-        if connection.kind == SOCKET or self.privileged(connection):
+        """The hard quota that binds a connection; 0 is none."""
+        if not self.limited(connection):
             return 0
         return self.domain(connection.domid).quotas[name]
 
     def domain(self, domid: int) -> Domain:
         """The record of a domain; made, with the quotas of the day, when it is first named."""
-        return self.domains.setdefault(domid, Domain(dict(self.quotas)))
+        if domid not in self.domains:
+            self.domains[domid] = Domain(dict(self.quotas))
+        return self.domains[domid]
 
-    def known(self, domid: int) -> Domain:
-        if domid not in self.host:
+    def ask_at_once(self, connection: Connection, kind: str, domid: int) -> bool:
+        """A hypervisor that answers at once, and can introduce every domain that it knows."""
+        return kind == "control" or domid in self.host
+
+    def known(self, connection: Connection, domid: int) -> Domain:
+        if not self.ask(connection, "domain", domid):
             raise RequestError("ENOENT")
         return self.domain(domid)
 
@@ -372,8 +501,8 @@ class Model:
         self.stamp += 1
         return self.stamp
 
-    def new_node(self, perms: Perms, value: bytes = b"") -> Node:
-        return Node(value, perms, self.new_stamp(), self.new_stamp())
+    def new_node(self, perms: Perms, kids: tuple[bytes, ...] = ()) -> Node:
+        return Node(b"", perms, self.new_stamp(), self.new_stamp(), kids)
 
     # --- paths and permissions --------------------------------------------------------------
 
@@ -381,14 +510,10 @@ class Model:
         """The absolute path, or EINVAL; special paths only where `special` allows them."""
         if is_special(text) and not special:
             raise RequestError("EINVAL")
-        if not re.fullmatch(rb"[A-Za-z0-9\-/_@]+", text) or b"//" in text:
-            raise RequestError("EINVAL")
-        if text.endswith(b"/") and text != ROOT:
+        if not is_well_formed(text):
             raise RequestError("EINVAL")
         path = text if text.startswith((b"/", b"@")) else connection.base + text
-        # A path must stay valid when the domain moves and gets a longer domid.
-        portable = re.sub(rb"^/local/domain/[0-9]{1,5}/", b"", path)
-        if exceeds(len(portable), self.limit(connection, "path-max")):
+        if exceeds(portable_length(path), self.limit(connection, "path-max")):
             raise RequestError("EINVAL")
         return path
 
@@ -396,23 +521,17 @@ class Model:
         """A subset of ``rwo``: read, write, ownership."""
         if self.privileged(connection):
             return "rwo"
-        selves = {connection.domid, connection.target}
-        if perms[0].domid in selves:
-            return "rwo"
-        letter = perms[0].letter
-        for entry in perms[1:]:
-            if not entry.ignored and (entry.domid in selves or entry.domid == ANY_DOMAIN):
-                letter = entry.letter
-                break
-        return {"n": "", "r": "r", "w": "w", "b": "rw"}[letter]
+        return rights_of(perms, connection.domid, connection.target)
 
     def get(self, connection: Connection, tree: Tree, path: bytes, right: str) -> Node:
         """The node; EACCES without the right on it or on its nearest ancestor, else ENOENT."""
         if path not in tree:
             at = nearest(tree, path)
-            # Special nodes are not children of the root; no guest learns which ones there are.
-            nowhere = is_special(path) and at == ROOT and not self.privileged(connection)
-            above = "" if nowhere else self.rights(connection, tree[at].perms)
+            # Special nodes are not children of the root; only who acts for the privileged domain
+            # learns which ones there are.
+            nowhere = is_special(path) and at == ROOT
+            perms = (Entry("n", self.priv_domid),) if nowhere else tree[at].perms
+            above = self.rights(connection, perms)
             raise RequestError("ENOENT" if right.replace("o", "w") in above else "EACCES")
         if right not in self.rights(connection, tree[path].perms):
             raise RequestError("EACCES")
@@ -469,6 +588,7 @@ class Model:
         if op.kind == Msg.RM:
             for path in [*below(tree, op.path), op.path]:
                 del tree[path]
+            self.rename_kids(tree, parent(op.path), without=name_of(op.path))
             self.touch_kids(tree, parent(op.path))
             return
         for path in lineage(op.path):
@@ -477,36 +597,54 @@ class Model:
                 if op.creator is not None:
                     perms = (Entry(perms[0].letter, op.creator), *perms[1:])
                 tree[path] = self.new_node(perms)
+                self.rename_kids(tree, parent(path), also=name_of(path))
                 self.touch_kids(tree, parent(path))
+        node = tree[op.path]
         if op.kind == Msg.WRITE:
-            tree[op.path] = replace(tree[op.path], value=op.value, self_stamp=self.new_stamp())
+            tree[op.path] = node._replace(value=op.value, self_stamp=self.new_stamp())
         if op.kind == Msg.SET_PERMS:
-            tree[op.path] = replace(tree[op.path], perms=op.perms, self_stamp=self.new_stamp())
+            tree[op.path] = node._replace(perms=op.perms, self_stamp=self.new_stamp())
+
+    def rename_kids(
+        self, tree: Tree, path: bytes, also: bytes | None = None, without: bytes | None = None
+    ) -> None:
+        names = {*tree[path].kids} - {without}
+        if also is not None:
+            names.add(also)
+        tree[path] = tree[path]._replace(kids=tuple(sorted(names)))
 
     def touch_kids(self, tree: Tree, path: bytes) -> None:
-        tree[path] = replace(tree[path], kids_stamp=self.new_stamp())
+        tree[path] = tree[path]._replace(kids_stamp=self.new_stamp())
 
     def change(self, request: Request, op: Op) -> bytes:
         """Try `op` on a copy, check quotas, then keep the copy; fires events when not deferred."""
         old = self.tree(request)
         new = dict(old)
         self.apply(new, op)
-        created = set(new) - set(old)
-        removed = set(old) - set(new)
-        if removed:
+        created = {path for path in lineage(op.path) if path not in old}
+        if op.kind == Msg.RM:
             self.charge_looks(request, {parent(op.path)})
         else:
             self.check_quotas(request, op, new, created)
         if request.transaction is None:
-            self.live = new
+            self.publish(request.connection, None, new)
             self.fire(op, before=old, after=new, base=old)
         else:
             request.transaction.view = new
             request.transaction.log.append(op)
         return OK
 
+    def publish(self, author: Connection | None, ending: Transaction | None, new: Tree) -> None:
+        """A new tree becomes the live one."""
+        before, self.live = self.live, new
+        self.commits += 1
+        if self.observer is not None:
+            self.observer.committed(author, ending, before, new)
+
     def check_quotas(self, request: Request, op: Op, new: Tree, created: set[bytes]) -> None:
         connection, transaction = request.connection, request.transaction
+        if not self.limited(connection):
+            return
         if created:
             base = transaction.base if transaction else self.live
             total = self.projected(base, new, connection.domid)
@@ -518,6 +656,8 @@ class Model:
 
     def projected(self, base: Tree, view: Tree, domid: int) -> int:
         """How many nodes the domain would own if the change from base to view went live."""
+        if base is self.live:
+            return count_nodes(view, domid)
         live = count_nodes(self.live, domid)
         return live + count_nodes(view, domid) - count_nodes(base, domid)
 
@@ -528,18 +668,23 @@ class Model:
 
     def queue(self, connection: Connection, packet: Packet) -> None:
         if connection.alive and not connection.ignored:
-            connection.queue.append(Queued(packet, self.now))
+            connection.queue.append(Queued(packet, self.now, self.cause))
+            if self.cause is not None:
+                self.cause.waiting += 1
 
-    def count_waiting(self) -> None:
-        """The events of one change are let through or dropped together."""
-        for connection in self.connections:
+    def events_before(self, connection: Connection) -> int:
+        """The events that waited before what is happening now: those of one change are let
+        through or dropped together."""
+        if connection.counted != self.changes:
             kinds = [item.packet.type for item in connection.queue]
             connection.waiting = kinds.count(Msg.WATCH_EVENT)
+            connection.counted = self.changes
+        return connection.waiting
 
     def tell(self, watch: Watch, path: bytes) -> None:
         """Queue the event of a watch, with the path in the manner of its registration."""
         limit = self.limit(watch.connection, "watch-events")
-        if exceeds(watch.connection.waiting + 1, limit):
+        if limit != 0 and self.events_before(watch.connection) + 1 > limit:
             return
         base = watch.connection.base
         relative = not watch.text.startswith((b"/", b"@"))
@@ -551,16 +696,16 @@ class Model:
         event = Packet(Msg.WATCH_EVENT, 0, 0, payload)
         if len(payload) > PAYLOAD_MAX:
             return
-        if not is_special(payload) and any(q.packet == event for q in connection.queue):
+        waiting = connection.queue[1:] if connection.begun else connection.queue
+        if not is_special(payload) and any(item.packet == event for item in waiting):
             return
         self.queue(connection, event)
 
     def matching(self, path: bytes, exact: bool = False) -> Iterator[Watch]:
         """Watches that want to know about `path`: from the root down, oldest first per path."""
-        for at in [path] if exact else lineage(path):
-            reach = len(parts(path)) - len(parts(at))
-            for watch in self.watches:
-                if watch.path == at and (watch.depth is None or watch.depth >= reach):
+        for at in (path,) if exact else lineage(path):
+            for watch in self.watches.get(at, ()):
+                if watch.depth is None or watch.depth >= levels(path) - levels(at):
                     yield watch
 
     def fire(self, op: Op, before: Tree, after: Tree, base: Tree) -> None:
@@ -568,9 +713,8 @@ class Model:
         if is_special(op.path):
             return  # An event on a special node means that a domain came or went, nothing else.
 
-        def tell_all(path: bytes, exact: bool) -> None:
-            tree = after if path in after else before
-            if path not in tree:
+        def tell_all(tree: Tree, path: bytes, exact: bool) -> None:
+            if path not in tree or not self.watches:
                 return
             witnesses = [tree[path].perms, tree[parent(path)].perms]
             if op.kind == Msg.SET_PERMS and path in base:
@@ -580,9 +724,10 @@ class Model:
                     self.tell(watch, path)
 
         if op.kind == Msg.RM:
+            # Whoever could read what has gone with it is told, whatever may have come instead.
             for path in below(before, op.path):
-                tell_all(path, exact=True)
-        tell_all(op.path, exact=False)
+                tell_all(before, path, exact=True)
+        tell_all(after if op.path in after else before, op.path, exact=False)
 
     def fire_special(self, node: bytes, domid: int) -> None:
         """First the event that names the domain, then the plain one."""
@@ -604,12 +749,16 @@ class Model:
     def bury(self, domid: int) -> None:
         """A domain is gone: so are its watches, connection, nodes and rights; then it is told."""
         ring = self.domains.pop(domid).connection
+        self.rules += 1
+        if self.observer is not None:
+            self.observer.forget(domid)
         if ring is not None:
             self.close(ring)
         for connection in self.connections:
             for transaction in connection.transactions.values():
                 named = {entry.domid for op in transaction.log for entry in op.perms}
                 transaction.doomed = transaction.doomed or domid in named
+        before = self.live  # it is one change: what could be read before is what counts
         for path in sorted(self.live, key=lambda p: p.split(b"/") if p != ROOT else [b""]):
             if path not in self.live or self.live[path].owner != domid:
                 continue
@@ -617,8 +766,7 @@ class Model:
                 owner, *others = self.live[path].perms
                 self.set_perms_of(path, (Entry(owner.letter, self.priv_domid), *others))
                 continue
-            before = self.live
-            self.live = dict(before)
+            self.live = dict(self.live)
             self.apply(self.live, Op(Msg.RM, path))
             self.fire(Op(Msg.RM, path), before, self.live, before)
         for path, node in list(self.live.items()):
@@ -633,7 +781,8 @@ class Model:
 
     def set_perms_of(self, path: bytes, perms: Perms) -> None:
         self.live = dict(self.live)
-        self.live[path] = replace(self.live[path], perms=perms, self_stamp=self.new_stamp())
+        node = self.live[path]
+        self.live[path] = node._replace(perms=perms, self_stamp=self.new_stamp())
 
     # --- operations on the tree -------------------------------------------------------------
 
@@ -647,7 +796,7 @@ class Model:
         if request.transaction:
             request.transaction.seen_kids.add(path)
         self.get(request.connection, tree, path, "r")
-        return b"".join(parts(child)[-1] + b"\0" for child in children(tree, path))
+        return b"".join(name + b"\0" for name in tree[path].kids)
 
     def do_directory(self, request: Request) -> bytes:
         path = self.path(request.connection, one_argument(request.payload))
@@ -677,6 +826,8 @@ class Model:
         at = nearest(tree, path)
         if "w" not in self.rights(request.connection, tree[at].perms):
             raise RequestError("EACCES")
+        # Ancestors are created along with the node, and count as looked at.
+        self.charge_looks(request, {above for above in lineage(path) if above not in tree})
         return at == path
 
     def do_write(self, request: Request) -> bytes:
@@ -715,7 +866,7 @@ class Model:
         entries = [parse_entry(entry) for entry in texts]
         if exceeds(len(entries), self.limit(connection, "node-permissions")):
             raise RequestError("ENOSPC")
-        self.known(entries[0].domid)
+        self.known(connection, entries[0].domid)
         perms = (entries[0], *(self.resolve(connection, entry) for entry in entries[1:]))
         path = self.path(connection, text, special=True)
         node = self.get(connection, self.look(request, path), path, "o")
@@ -726,9 +877,9 @@ class Model:
     def resolve(self, connection: Connection, entry: Entry) -> Entry:
         """An entry for a domain that does not exist must not help a later one with its domid."""
         if entry.domid == ANY_DOMAIN:
-            return replace(entry, ignored=not self.features(connection) & FEATURE_ANY_DOMAIN)
-        if entry.domid not in self.host:
-            return replace(entry, ignored=True)
+            return entry._replace(ignored=not self.features(connection) & FEATURE_ANY_DOMAIN)
+        if not self.ask(connection, "domain", entry.domid):
+            return entry._replace(ignored=True)
         self.domain(entry.domid)
         return entry
 
@@ -744,25 +895,27 @@ class Model:
             if depth < 0:
                 raise RequestError("EINVAL")
         path = self.path(connection, text, special=True)
-        mine = [w for w in self.watches if w.connection is connection]
-        if any(w.path == path and w.token == token for w in mine):
+        same = [w for w in self.watches.get(path, ()) if w.connection is connection]
+        if any(w.token == token for w in same):
             raise RequestError("EEXIST")
-        if exceeds(self.count_watches(connection.domid) + 1, self.limit(connection, "watches")):
+        limit = self.limit(connection, "watches")
+        if limit != 0 and self.count_watches(connection.domid) + 1 > limit:
             raise RequestError("ENOSPC")
-        self.watches.append(Watch(connection, path, text, token, depth))
+        watch = Watch(connection, path, text, token, depth)
+        self.watches[path] = [*self.watches.get(path, ()), watch]
         connection.first_event = text + b"\0" + token + b"\0"
         return OK
 
     def count_watches(self, domid: int) -> int:
-        return sum(watch.connection.domid == domid for watch in self.watches)
+        return sum(watch.connection.domid == domid for watch in self.all_watches())
 
     def do_unwatch(self, request: Request) -> bytes:
         connection = request.connection
         text, token = arguments(request.payload, 2, 2)
         path = self.path(connection, text, special=True)
-        for watch in self.watches:
-            if watch.connection is connection and (watch.path, watch.token) == (path, token):
-                self.watches.remove(watch)
+        for watch in self.watches.get(path, ()):
+            if watch.connection is connection and watch.token == token:
+                self.watches[path] = [w for w in self.watches[path] if w is not watch]
                 return OK
         raise RequestError("ENOENT")
 
@@ -779,7 +932,9 @@ class Model:
         if exceeds(len(connection.transactions) + 1, self.limit(connection, "transactions")):
             raise RequestError("ENOSPC")
         connection.last_tx += 1
-        connection.transactions[connection.last_tx] = Transaction(dict(self.live), dict(self.live))
+        connection.transactions[connection.last_tx] = Transaction(
+            dict(self.live), dict(self.live), self.rules, self.now, self.commits
+        )
         return b"%d\0" % connection.last_tx
 
     def do_transaction_end(self, request: Request) -> bytes:
@@ -792,8 +947,12 @@ class Model:
         request.connection.transactions = {
             tx_id: tx for tx_id, tx in open_ones.items() if tx is not transaction
         }
-        if verdict == b"T":
-            self.commit(request.connection, transaction)
+        try:
+            if verdict == b"T":
+                self.commit(request.connection, transaction)
+        finally:
+            if self.observer is not None:
+                self.observer.trim()
         return OK
 
     def commit(self, connection: Connection, transaction: Transaction) -> None:
@@ -804,22 +963,27 @@ class Model:
             return
         if transaction.doomed:
             raise RequestError("EAGAIN")
-        before = self.live
+        ending, before = transaction, self.live
         self.check_rises(connection, transaction)
         again = self.replay(connection, transaction)
         if self.conflicts(transaction):
             # Something that was seen has moved: what counts is whether it would be answered
             # otherwise now.
             if again is None:
+                if self.observer is not None:
+                    self.observer.failed(connection, transaction)
                 raise RequestError("EAGAIN")
             self.check_rises(connection, again)
             transaction = again
         else:
-            assert again is not None, "stamps say that nothing has moved, and yet it has"
+            moved = "stamps say that nothing has moved, and yet it has"
+            # Quotas are another matter: they depend on more than a transaction can see.
+            free = not self.limited(connection) and transaction.rules == self.rules
+            assert again is not None or not free, moved
         after = dict(before)
         for op in transaction.log:
             self.apply(after, op)
-        self.live = after
+        self.publish(connection, ending, after)
         for op in transaction.log:
             self.fire(op, before, after, transaction.base)
 
@@ -829,7 +993,8 @@ class Model:
         if connection.kind == RING and not self.privileged(connection):
             for domid in {node.owner for node in view.values()} - {self.priv_domid}:
                 rises = count_nodes(view, domid) > count_nodes(base, domid)
-                limit = self.domain(domid).quotas["nodes"]
+                domain = self.domains.get(domid)
+                limit = (domain.quotas if domain else self.quotas)["nodes"]
                 if rises and exceeds(self.projected(base, view, domid), limit):
                     raise RequestError("ENOSPC")
 
@@ -838,6 +1003,7 @@ class Model:
     def do_control(self, request: Request) -> bytes:
         """What the verbs do is no concern of the core; any well-formed one is acknowledged."""
         arguments(request.payload, 1)
+        self.ask(request.connection, "control", 0)
         return OK
 
     def do_introduce(self, request: Request) -> bytes:
@@ -845,17 +1011,23 @@ class Model:
         domid = parse_domid(name)
         if parse_lenient(port) <= 0:
             raise RequestError("EINVAL")
-        domain = self.known(domid)
+        if not self.ask(request.connection, "introduce", domid):
+            raise RequestError("ENOENT")
+        self.introduce(domid)
+        return OK
+
+    def introduce(self, domid: int) -> None:
+        """The ring of a domain is served from now on, or gets a fresh start."""
+        domain = self.domain(domid)
         if domain.connection is None:
             domain.connection = self.open(RING, domid)
             if domid != self.priv_domid:
                 self.fire_special(INTRODUCE_NODE, domid)
         else:
             self.reset(domain.connection)
-            domain.connection.queue.clear()
+            self.throw_away(domain.connection)
             domain.connection.ignored = False
         domain.shut_down = False
-        return OK
 
     def is_introduced(self, domid: int) -> bool:
         """The store's own domain and the privileged one count as such without a ring."""
@@ -887,6 +1059,7 @@ class Model:
         if ring is None:
             raise RequestError("EINVAL")
         ring.target = target
+        self.rules += 1
         return OK
 
     def do_is_domain_introduced(self, request: Request) -> bytes:
@@ -905,12 +1078,12 @@ class Model:
             return b"%d\0" % self.features(connection)
         if not self.privileged(connection):
             raise RequestError("EACCES")
-        return b"%d\0" % self.known(parse_domid(strings[0])).features
+        return b"%d\0" % self.known(connection, parse_domid(strings[0])).features
 
     def do_set_feature(self, request: Request) -> bytes:
         name, value = arguments(request.payload, 2, 2)
         domid = parse_domid(name)
-        domain = self.known(domid)
+        domain = self.known(request.connection, domid)
         if self.is_introduced(domid):
             raise RequestError("EBUSY")
         if parse_lenient(value) & ~FEATURES:
@@ -934,15 +1107,17 @@ class Model:
         name = self.quota_name(strings[-1])
         if len(strings) == 1:
             return b"%d\0" % self.quotas[name]
-        return b"%d\0" % self.known(parse_domid(strings[0])).quotas[name]
+        domain = self.known(request.connection, parse_domid(strings[0]))
+        return b"%d\0" % domain.quotas[name]
 
     def do_set_quota(self, request: Request) -> bytes:
         strings = arguments(request.payload, 2, 3)
         name, value = self.quota_name(strings[-2]), parse_lenient(strings[-1])
+        quotas = self.quotas
+        if len(strings) == 3:
+            quotas = self.known(request.connection, parse_domid(strings[0])).quotas
         if not 0 <= value < 2**32 - 1:
             raise RequestError("EINVAL")
-        if len(strings) == 2:
-            self.quotas[name] = value
-        else:
-            self.known(parse_domid(strings[0])).quotas[name] = value
+        quotas[name] = value
+        self.rules += 1
         return OK

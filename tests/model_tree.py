@@ -1,13 +1,14 @@
 """What the oracle is made of: message numbers, nodes, paths, numbers, permission texts.
 
-Everything here is a plain value or a pure function over the dict that is the tree.
+Everything here is a plain value or a pure function over the dict that is the tree. What depends
+on a text alone is remembered, as a simulation asks the same millions of times.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -43,6 +44,7 @@ class Msg(IntEnum):
 
 
 SOCKET, RING = 0, 1
+REMEMBERED = 1 << 14
 
 OK = b"OK\0"
 ROOT = b"/"
@@ -100,8 +102,7 @@ class Packet(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One permission: a letter of ``nrwb``, whom it is for, whether it is void for ever."""
 
     letter: str
@@ -112,14 +113,17 @@ class Entry:
 Perms = tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node; ``self_stamp`` moves with value and permissions, ``kids_stamp`` with the children."""
+class Node(NamedTuple):
+    """A node; ``self_stamp`` moves with value and permissions, ``kids_stamp`` with the children.
+
+    ``kids`` are the names of its children in bytewise order.
+    """
 
     value: bytes
     perms: Perms
     self_stamp: int
     kids_stamp: int
+    kids: tuple[bytes, ...] = ()
 
     @property
     def owner(self) -> int:
@@ -129,8 +133,7 @@ class Node:
 Tree = dict[bytes, Node]
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """A change of the tree; ``creator`` is the unprivileged domain that will own new nodes."""
 
     kind: int
@@ -147,26 +150,52 @@ def is_special(path: bytes) -> bool:
     return path.startswith(b"@")
 
 
+@lru_cache(REMEMBERED)
 def parent(path: bytes) -> bytes:
     """The path above; the root stands above itself and above the special nodes."""
     return path.rpartition(b"/")[0] or ROOT
 
 
-def parts(path: bytes) -> list[bytes]:
-    return [part for part in path.split(b"/") if part]
+@lru_cache(REMEMBERED)
+def name_of(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
 
 
-def lineage(path: bytes) -> list[bytes]:
+@lru_cache(REMEMBERED)
+def levels(path: bytes) -> int:
+    """How many names a path has."""
+    return len([part for part in path.split(b"/") if part])
+
+
+@lru_cache(REMEMBERED)
+def lineage(path: bytes) -> tuple[bytes, ...]:
     """All paths from the root down to `path`; special paths do not stand below the root."""
     chain = [path]
     while parent(chain[0]) != chain[0]:
         chain.insert(0, parent(chain[0]))
-    return chain[1:] if is_special(path) else chain
+    return tuple(chain[1:] if is_special(path) else chain)
+
+
+@lru_cache(REMEMBERED)
+def is_well_formed(text: bytes) -> bool:
+    """Whether a path may be spelled like that."""
+    if not re.fullmatch(rb"[A-Za-z0-9\-/_@]+", text) or b"//" in text:
+        return False
+    return text == ROOT or not text.endswith(b"/")
+
+
+@lru_cache(REMEMBERED)
+def portable_length(path: bytes) -> int:
+    """What counts of a path: it must stay valid when its domain moves and gets a longer domid."""
+    return len(re.sub(rb"^/local/domain/[0-9]{1,5}/", b"", path))
 
 
 def children(tree: Tree, path: bytes) -> list[bytes]:
     """The paths of the direct children, in bytewise order of their names."""
-    return sorted(p for p in tree if parent(p) == path and p != ROOT and not is_special(p))
+    if path not in tree:
+        return []
+    above = b"" if path == ROOT else path
+    return [above + b"/" + name for name in tree[path].kids]
 
 
 def below(tree: Tree, path: bytes) -> list[bytes]:
@@ -213,6 +242,7 @@ def parse_lenient(text: bytes) -> int:
     return int(number[1]) if number else 0
 
 
+@lru_cache(REMEMBERED)
 def parse_entry(text: bytes) -> Entry:
     letter, number = text[:1].decode("latin-1"), text[1:]
     if letter not in ("n", "r", "w", "b"):
@@ -230,18 +260,33 @@ def parse_entry(text: bytes) -> Entry:
     return Entry(letter, domid)
 
 
+@lru_cache(REMEMBERED)
+def rights_of(perms: Perms, domid: int, target: int | None) -> str:
+    """What a list gives to a domain that also acts for its target: a subset of ``rwo``."""
+    selves = (domid, target)
+    if perms[0].domid in selves:
+        return "rwo"
+    letter = perms[0].letter
+    for entry in perms[1:]:
+        if not entry.ignored and (entry.domid in selves or entry.domid == ANY_DOMAIN):
+            letter = entry.letter
+            break
+    return {"n": "", "r": "r", "w": "w", "b": "rw"}[letter]
+
+
+@lru_cache(REMEMBERED)
 def perms_text(perms: Perms) -> bytes:
     return b"".join(b"%s%d\0" % (entry.letter.encode(), entry.domid) for entry in perms)
 
 
 def node_size(tree: Tree, path: bytes) -> int:
     """What the node-size quota measures, in bytes."""
-    names = sum(len(parts(child)[-1]) + 1 for child in children(tree, path))
-    return 16 + 8 * len(tree[path].perms) + len(tree[path].value) + names
+    node = tree[path]
+    return 16 + 8 * len(node.perms) + len(node.value) + sum(map(len, node.kids)) + len(node.kids)
 
 
 def count_nodes(tree: Tree, domid: int) -> int:
-    return sum(node.owner == domid for node in tree.values())
+    return sum(node.perms[0].domid == domid for node in tree.values())
 
 
 def exceeds(amount: int, limit: int) -> bool:
