@@ -1,11 +1,14 @@
 /*
- * echo: the floor. A unix-socket server that does nothing but its input and output.
+ * echo: the floor. A server on a unix socket, and on the rings of a fake Xen if it is preloaded,
+ * that does nothing but its input and output.
  *
  * Each wake-up of a connection costs one read and one write; in between, every request frame is
  * answered with a frame of the shape that a xenstored would send: K bytes for READ, 32 names for
- * DIRECTORY, one permission, a transaction id, a domain's path, "OK" for the rest. The distance
- * between a daemon and this is the daemon's own cost; nobody who answers frame by frame on unix
- * sockets with epoll can be below.
+ * DIRECTORY, one permission, a transaction id, a domain's path, "OK" for the rest. INTRODUCE has
+ * that domain's ring served, and no domain is said to be introduced: who asks does so to hear that
+ * it is gone. The distance
+ * between a daemon and this is the daemon's own cost; nobody who answers frame by frame with
+ * epoll can be below.
  *
  *     echo SOCKET [K]        prints "echo is ready" on stderr; ends with its parent or SIGTERM
  *
@@ -13,11 +16,10 @@
  * read its replies holds up all the others: this is a yardstick, not a server.
  */
 #define _GNU_SOURCE
-#include "proto.h"
+#include "echo.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +32,6 @@
 
 enum {
     INPUT_BYTES = 32 << 10,
-    REPLY_BYTES_MAX = HEADER_BYTES + 2048,
     /* The shortest request is a header alone, and each may need the longest reply. */
     OUTPUT_BYTES = INPUT_BYTES / HEADER_BYTES * REPLY_BYTES_MAX,
     EVENTS = 256,
@@ -44,17 +45,10 @@ struct client {
     uint8_t in[INPUT_BYTES];
 };
 
-struct answers {
-    char value[2048];
-    size_t value_bytes;
-    char names[128];
-    size_t names_bytes;
-};
-
 /* Replies are made here and, unless the client is slow, gone before the next client's turn. */
 static uint8_t output[OUTPUT_BYTES];
 
-static void die(const char *what)
+void die(const char *what)
 {
     fprintf(stderr, "echo: %s: %s\n", what, strerror(errno));
     exit(1);
@@ -72,7 +66,7 @@ static void answers_make(struct answers *a, size_t value_bytes)
     }
 }
 
-static size_t answer(uint8_t *out, const struct answers *a, struct header h)
+size_t answer(uint8_t *out, const struct answers *a, struct header h)
 {
     const char *text = "OK";
     size_t n = 3;
@@ -82,6 +76,7 @@ static size_t answer(uint8_t *out, const struct answers *a, struct header h)
     case MSG_DIRECTORY: text = a->names; n = a->names_bytes; break;
     case MSG_GET_PERMS: text = "n0"; break;
     case MSG_TRANSACTION_START: text = "1"; n = 2; break;
+    case MSG_IS_DOMAIN_INTRODUCED: text = "F"; n = 2; break;
     case MSG_GET_DOMAIN_PATH: text = "/local/domain/0"; n = 16; break;
     default: break;
     }
@@ -106,6 +101,9 @@ static ssize_t client_answer(struct client *c, const struct answers *a)
         }
         if (c->in_bytes - at - HEADER_BYTES < h.len) {
             break;
+        }
+        if (h.type == MSG_INTRODUCE) {
+            rings_introduce((const char *)c->in + at + HEADER_BYTES, h.len);
         }
         out += answer(output + out, a, h);
         at += HEADER_BYTES + h.len;
@@ -182,9 +180,11 @@ int main(int argc, char **argv)
     static struct answers answers;
     struct epoll_event events[EVENTS];
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event rings = {.events = EPOLLIN, .data.ptr = &answers};
     struct rlimit files;
     int listener;
     int epoll;
+    int channels;
 
     if (argc < 2 || argc > 3) {
         fprintf(stderr, "usage: echo SOCKET [VALUE-BYTES]\n");
@@ -201,6 +201,10 @@ int main(int argc, char **argv)
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) != 0) {
         die("epoll");
     }
+    channels = rings_open();
+    if (channels >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, channels, &rings) != 0) {
+        die("epoll");
+    }
     fprintf(stderr, "echo is ready\n");
     for (;;) {
         int n = epoll_wait(epoll, events, EVENTS, -1);
@@ -210,6 +214,8 @@ int main(int argc, char **argv)
 
             if (c == NULL) {
                 client_accept(epoll, listener);
+            } else if (events[i].data.ptr == &answers) {
+                rings_serve(&answers);
             } else if (!client_serve(c, &answers)) {
                 (void)close(c->fd);
                 free(c);

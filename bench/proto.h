@@ -35,6 +35,7 @@ enum msg_type {
     MSG_SET_PERMS = 14,
     MSG_WATCH_EVENT = 15,
     MSG_ERROR = 16,
+    MSG_IS_DOMAIN_INTRODUCED = 17,
     MSG_DIRECTORY_PART = 22,
 };
 

@@ -1,7 +1,7 @@
 """Figures out of samples, goals held against them, and the table for people."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.rows import Figure, Goal, Row
@@ -35,6 +35,8 @@ class Line:
     goal: Goal | None
     limit: float | None
     met: bool | None
+    not_run: tuple[str, ...] = ()
+    """Servers that could not take part."""
 
 
 def _number(sample: Sample, path: str) -> float | None:
@@ -74,11 +76,16 @@ def _limit(goal: Goal, values: Mapping[str, Value], ours: Mapping[str, Value]) -
             return goal.factor * min(peers) if peers else None
 
 
-def lines(results: Sequence[tuple[Row, Mapping[str, Sequence[Sample]]]]) -> list[Line]:
-    """One line for each figure of each row; goals that refer to a figure not measured are open."""
+def lines(
+    results: Sequence[tuple[Row, Mapping[str, Sequence[Sample]], Collection[str]]],
+) -> list[Line]:
+    """One line for each figure of each row; goals that refer to a figure not measured are open.
+
+    A result is a row, its samples by server, and the servers that could not take part.
+    """
     ours: dict[str, Value] = {}
-    gathered: list[tuple[str, Row, Figure, dict[str, Value]]] = []
-    for row, samples in results:
+    gathered: list[tuple[str, Row, Figure, dict[str, Value], tuple[str, ...]]] = []
+    for row, samples, absent in results:
         for figure in row.figures:
             name = f"{row.id}:{figure.suffix}" if figure.suffix else row.id
             values: dict[str, Value] = {}
@@ -88,13 +95,13 @@ def lines(results: Sequence[tuple[Row, Mapping[str, Sequence[Sample]]]]) -> list
                     values[server] = value
             if OURS in values:
                 ours[name] = values[OURS]
-            gathered.append((name, row, figure, values))
+            gathered.append((name, row, figure, values, tuple(absent)))
     made = []
-    for name, row, figure, values in gathered:
+    for name, row, figure, values, not_run in gathered:
         limit = None if figure.goal is None else _limit(figure.goal, values, ours)
         mine = values.get(OURS)
         met = None if limit is None or mine is None else mine.median <= limit
-        made.append(Line(name, row.what, figure.unit, values, figure.goal, limit, met))
+        made.append(Line(name, row.what, figure.unit, values, figure.goal, limit, met, not_run))
     return made
 
 
@@ -130,7 +137,7 @@ def table(made: Sequence[Line], servers: Sequence[str]) -> str:
                 "-" if mine is None else f"{mine.spread:.0%}",
                 _cell(floor),
                 ratio,
-                *(_cell(line.values.get(name)) for name in others),
+                *("not run" if n in line.not_run else _cell(line.values.get(n)) for n in others),
                 "-" if line.goal is None else line.goal.text(),
                 {None: "-", True: "yes", False: "NO"}[line.met],
                 line.what,

@@ -67,6 +67,11 @@ class Row:
     repeats: int | None = None
     extra: bool = False
 
+    @property
+    def rings(self) -> bool:
+        """Whether guests on rings take part, so that a server must be on a fake Xen."""
+        return "--rings" in self.load
+
 
 def _cpu(goal: Goal | None, per: str = "requests", unit: str = "us/req") -> Figure:
     return Figure(unit, "server_cpu_ns", per, 1e-3, goal=goal)
@@ -338,6 +343,131 @@ def _storms(machines: tuple[int, ...], clients: tuple[int, ...]) -> list[Row]:
     return rows
 
 
+def _latencies(p99: Goal | None = None) -> tuple[Figure, ...]:
+    return (
+        Figure("us", "latency_ns.p50", scale=1e-3, suffix="p50"),
+        Figure("us", "latency_ns.p99", scale=1e-3, suffix="p99", goal=p99),
+        Figure("us", "latency_ns.p999", scale=1e-3, suffix="p99.9"),
+    )
+
+
+def _rings(ops: int, many: tuple[int, ...], pipelined: tuple[int, ...]) -> list[Row]:
+    def args(mode: str, count: int, more: str, per: int = 1) -> tuple[str, ...]:
+        warm = max(ops // 20, 2 * count)
+        return _args(
+            f"{mode} --rings --connections {count} --ops {ops // per} --warm {warm} {more}"
+        )
+
+    rows = [
+        Row(
+            f"B15-{mode}-{guests}",
+            f"{guests} guests on rings, one {mode.upper()} at a time each",
+            (
+                _cpu(Goal(0.5, "peers")),
+                *_latencies(Goal(3000) if guests == 256 else None),
+            ),
+            args(mode, guests, ""),
+            leaves=0,
+        )
+        for mode in ("read", "write")
+        for guests in many
+    ]
+    rows += [
+        Row(
+            f"B15p-{mode}-{guests}x16",
+            f"{guests} guests on rings, 16 {mode.upper()}s at a time each",
+            (_cpu(Goal(0.5)), *_latencies()),
+            args(mode, guests, "--depth 16"),
+            leaves=0,
+        )
+        for mode in ("read", "write")
+        for guests in pipelined
+    ]
+    rows.append(
+        Row(
+            "B15t",
+            "transaction 2r2w, 16 guests on rings, each on its own nodes",
+            (_cpu(Goal(8), "ops", "us/tx"), *_latencies(Goal(3000))),
+            args("commit", 16, "", per=4),
+            leaves=0,
+        )
+    )
+    return rows
+
+
+def _idle_rings(ops: int, idle: tuple[int, ...]) -> list[Row]:
+    return [
+        Row(
+            f"B15i-{n}",
+            f"one active guest on a ring, {n} idle ones, READ",
+            (_cpu(Goal(1.1, "figure", "B15i-0") if n > 0 else None), *_latencies()),
+            _args(f"read --rings --ops {ops} --warm {ops // 20} --idle {n}"),
+            leaves=0,
+            # Making so many guests takes some peers minutes.
+            repeats=1 if n > 1000 else None,
+            extra=n > 1000,
+        )
+        for n in idle
+    ]
+
+
+def _times_quiet(who: str, field: str, goal: Goal | None) -> tuple[Figure, ...]:
+    def figure(percentile: str, aim: Goal | None) -> Figure:
+        return Figure(
+            "x quiet",
+            f"{field}.{percentile}",
+            f"quiet_{field}.{percentile}",
+            suffix=f"{who}-{percentile}",
+            goal=aim,
+        )
+
+    return figure("p50", None), figure("p99", goal)
+
+
+def _agents(agents: int, every_ms: int, burst: int, quiet: int) -> list[Row]:
+    return [
+        Row(
+            f"B8-{agents}",
+            f"{agents} guests with {burst} WRITEs in {every_ms} ms each, dom0 reads beside",
+            (
+                *_times_quiet("dom0", "probe_ns", Goal(2)),
+                Figure("us", "quiet_probe_ns.p99", scale=1e-3, suffix="dom0-quiet-p99"),
+                Figure("us", "probe_ns.p99", scale=1e-3, suffix="dom0-with-p99"),
+            ),
+            _args(
+                f"write --rings --connections {agents} --every {every_ms} --burst {burst} "
+                f"--ops {agents * burst} --warm {2 * agents} --probe --quiet {quiet}"
+            ),
+            leaves=0,
+        )
+    ]
+
+
+def _hostile(ops: int) -> list[Row]:
+    kinds = {
+        "flood": ("flood", "--probe", "writes without end"),
+        "deaf": ("deaf", "--probe", "watches, writes, and takes no reply"),
+        "indices": ("indices", "--probe", "breaks its ring each time it is introduced"),
+        "watches": ("watches", "--probe", "asks for 10000 watches and writes what they watch"),
+        "rewrite": ("flood", "--probe-tx", "rewrites what a transaction of dom0 reads"),
+    }
+    return [
+        Row(
+            f"B9-{name}",
+            f"a hostile guest {what}; a neighbour and dom0 read beside",
+            (
+                *_times_quiet("neighbour", "latency_ns", Goal(2)),
+                *_times_quiet("dom0", "probe_ns", Goal(2)),
+                Figure("MB", "rss_under_load_bytes", scale=1e-6, suffix="memory", goal=Goal(3)),
+            ),
+            _args(f"read --rings --ops {ops} --quiet {ops} {probe} --hostile {kind}"),
+            leaves=0,
+            floor=False,
+        )
+        for name, (kind, probe, what) in kinds.items()
+    ]
+
+
 def rows(scale: Scale) -> tuple[Row, ...]:
     """All rows of a scale in the order of execution: memory first, then tree by tree."""
     if scale == "tiny":
@@ -354,6 +484,10 @@ def rows(scale: Scale) -> tuple[Row, ...]:
             *_growth(300),
             *_wide((10, 100), 64),
             *_storms((3,), (5,)),
+            *_rings(200, (1, 4), (1, 4)),
+            *_idle_rings(50, (0, 5)),
+            *_agents(5, 50, 2, 20),
+            *_hostile(50),
         )
     tree, ops = 20_000, 20_000
     return (
@@ -368,4 +502,8 @@ def rows(scale: Scale) -> tuple[Row, ...]:
         *_growth(50_000),
         *_wide((10, 100, 1_000, 10_000, 30_000), 5_000),
         *_storms((10, 100, 300, 1000), (50, 200, 1000)),
+        *_rings(ops, (1, 16, 256), (1, 100, 256, 1000)),
+        *_idle_rings(5_000, (0, 100, 1000, 4000)),
+        *_agents(500, 5_000, 20, 5_000),
+        *_hostile(5_000),
     )

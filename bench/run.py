@@ -17,13 +17,17 @@ from bench.build import OUTPUT, Programs, build
 from bench.rows import Row, Scale, create, rows
 from bench.servers import (
     FLOOR,
+    PEERS,
+    AbsentError,
     Server,
     ServerError,
     attach,
     pin,
+    prefer,
     rss_bytes,
     start_floor,
     start_ours,
+    start_peer,
     stop,
 )
 
@@ -45,10 +49,14 @@ class Options:
     chosen: tuple[str, ...]
     repeats: int
     sockets: tuple[str, ...]
+    peers: tuple[str, ...]
+    """Debian's daemons that are to be started too."""
     program: Path | None
     """Our `xsd`; None: others only."""
     server_cpu: int
     client_cpu: int
+    realtime: bool
+    """Whether servers and client run ahead of everything else on the machine."""
     output: Path
 
 
@@ -59,6 +67,8 @@ class Result:
     row: Row
     samples: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Servers that could not take part, and why."""
 
     def checksums(self) -> dict[str, list[object]]:
         """Checksums of the replies by server; every server must have the same one, once."""
@@ -91,6 +101,7 @@ class Runner:
             *("--pid", str(server.pid)),
             *("--cpu", str(self._options.client_cpu)),
             *("--limit", str(limit)),
+            *(("--xen", str(server.xen)) if server.xen is not None else ()),
             *(("--floor",) if server.name == FLOOR else ()),
         ]
         try:
@@ -147,6 +158,11 @@ class Runner:
         """All repeats of a row, the servers taking turns."""
         result = Result(row)
         taking_part = [s for s in servers if row.floor or s.name != FLOOR]
+        if row.rings:
+            for server in taking_part:
+                if server.xen is None:
+                    result.not_run[server.name] = "not on a fake Xen of ours"
+            taking_part = [s for s in taking_part if s.xen is not None]
         for turn in range(row.repeats or self._options.repeats):
             for server in taking_part:
                 if server.name in result.errors:
@@ -177,26 +193,51 @@ def choose(all_rows: Sequence[Row], scale: Scale, chosen: Sequence[str]) -> list
     ]
 
 
+def _in_memory() -> str | None:
+    """Where ring pages can be files that no disk ever sees; None: wherever temporary files are."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+
+
 @contextlib.contextmanager
-def running(options: Options, programs: Programs, need_floor: bool) -> Iterator[list[Server]]:
-    """Our daemon, the floor and the others, pinned; those that we started end at the end."""
-    with tempfile.TemporaryDirectory(prefix="xsd-bench-") as name, contextlib.ExitStack() as undo:
+def running(
+    options: Options, programs: Programs, need_floor: bool
+) -> Iterator[tuple[list[Server], dict[str, str]]]:
+    """Our daemon, the floor and the others, pinned; those that we started end at the end.
+
+    Besides, the peers that are not installed, with what is missing.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="xsd-bench-", dir=_in_memory()) as name,
+        contextlib.ExitStack() as undo,
+    ):
         servers: list[Server] = []
+        absent: dict[str, str] = {}
 
         def keep(server: Server) -> None:
             undo.callback(stop, server)
             servers.append(server)
 
         if options.program is not None:
-            keep(start_ours(options.program, Path(name) / "run"))
+            keep(start_ours(options.program, Path(name) / "ours"))
         if need_floor:
             keep(start_floor(programs.echo, Path(name) / "floor"))
+        for number, peer in enumerate(options.peers):
+            try:
+                keep(start_peer(peer, Path(name) / f"peer{number}"))
+            except AbsentError as error:
+                absent[peer] = str(error)
         for address in options.sockets:
             keep(attach(address))
         for server in servers:
             pin(server, options.server_cpu)
             server.rss_at_start = rss_bytes(server.pid)
-        yield servers
+        if options.realtime:
+            for server in servers:
+                prefer(server)
+            # The load client inherits it.
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            undo.callback(os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0))
+        yield servers, absent
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, bool]:
@@ -218,6 +259,14 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         help="a xenstored that runs already; may be given several times",
     )
     parser.add_argument(
+        "--peers",
+        nargs="?",
+        const=",".join(PEERS),
+        default="",
+        metavar="NAMES",
+        help=f"also Debian's daemons, started here; all of {','.join(PEERS)} or those named",
+    )
+    parser.add_argument(
         "--xsd",
         type=Path,
         default=Path(sys.executable).parent / "xsd",
@@ -226,6 +275,11 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
     parser.add_argument("--without-ours", action="store_true", help="measure the others only")
     parser.add_argument("--cpu", type=int, help="CPU of all servers (default: the last)")
     parser.add_argument("--client-cpu", type=int, help="CPU of the client (default: the same)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run ahead of other processes: latencies on a machine that has other work (root)",
+    )
     parser.add_argument("--json", type=Path, default=OUTPUT / "last.json", help="written here")
     given = parser.parse_args(argv)
     scale: Scale = "tiny" if given.tiny else "full" if given.full else "normal"
@@ -235,6 +289,9 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
     repeats = REPEATS[scale] if given.repeats is None else given.repeats
     if given.tiny and given.full:
         parser.error("--tiny and --full exclude each other")
+    peers = tuple(name for name in given.peers.split(",") if name)
+    if not set(peers) <= set(PEERS):
+        parser.error(f"--peers: there are {', '.join(PEERS)}")
     if repeats < 1:
         parser.error("--repeats must be at least 1")
     if not {server_cpu, client_cpu} <= cpus:
@@ -244,9 +301,11 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         chosen=tuple(name for name in given.rows.split(",") if name),
         repeats=repeats,
         sockets=tuple(given.socket),
+        peers=peers,
         program=None if given.without_ours else given.xsd,
         server_cpu=server_cpu,
         client_cpu=client_cpu,
+        realtime=given.realtime,
         output=given.json,
     )
     return options, given.list
@@ -262,6 +321,7 @@ def _document(
         "repeats": options.repeats,
         "server_cpu": options.server_cpu,
         "client_cpu": options.client_cpu,
+        "realtime": options.realtime,
         "servers": list(servers),
         "figures": [{**asdict(line), "goal": line.goal and line.goal.text()} for line in made],
         "rows": [
@@ -272,6 +332,7 @@ def _document(
                 "checksums": result.checksums(),
                 "checksums_agree": result.agree(),
                 "errors": result.errors,
+                "not_run": result.not_run,
                 "samples": result.samples,
             }
             for result in results
@@ -286,9 +347,13 @@ def _explain(options: Options, results: Sequence[Result]) -> list[str]:
     )
     if options.server_cpu == options.client_cpu:
         where += " (the same: no wake-up across CPUs is measured)"
+    if options.realtime:
+        where += "; ahead of all other processes"
     said = [where + "."]
     if options.scale == "tiny":
         said.append("Toy sizes: this shows that every row runs, the figures mean nothing.")
+    missing = {f"{n}: not run: {why}" for r in results for n, why in r.not_run.items()}
+    said += sorted(missing)
     for result in results:
         said += [f"{result.row.id}: {name} FAILED: {e}" for name, e in result.errors.items()]
         if not result.agree():
@@ -308,15 +373,21 @@ def run(options: Options) -> int:
     """Measure, print, write; 1 when a server failed a row or two servers answered differently."""
     chosen = choose(rows(options.scale), options.scale, options.chosen)
     programs = build()
-    with running(options, programs, any(row.floor for row in chosen)) as servers:
-        names = [server.name for server in servers]
+    with running(options, programs, any(row.floor for row in chosen)) as (
+        servers,
+        absent,
+    ):
+        names = [server.name for server in servers] + list(absent)
+        for reason in absent.values():
+            print(f"bench: not run: {reason}", file=sys.stderr)
         runner = Runner(programs, options)
         results = []
         for row in chosen:
             _progress(row.id)
             results.append(runner.row(row, servers))
+            results[-1].not_run.update(absent)
     _progress("")
-    made = report.lines([(result.row, result.samples) for result in results])
+    made = report.lines([(r.row, r.samples, r.not_run) for r in results])
     print(report.table(made, names))
     print("\n".join(["", *_explain(options, results)]))
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define GUEST "/local/domain/%g"
 #define DOM "/local/domain/%d"
 #define FRONT(dev) DOM "/device/vbd/" dev
 #define BACK(dev) "/local/domain/0/backend/vbd/%d/" dev
@@ -148,6 +149,27 @@ static const struct step sibling_before[] = {{MSG_MKDIR, 0, "/bench/siblings", N
 static const struct step sibling_after[] = {NOW_RM("/bench/siblings")};
 static const struct step probe_before[] = {{MSG_WRITE, 0, "/bench/probe", "value"}};
 static const struct step probe_steps[] = {{MSG_READ, 0, "/bench/probe", "value"}};
+/* What a toolstack does for a guest, the guest's own view of it, and its end. */
+static const struct step arrive_steps[] = {
+    {MSG_INTRODUCE, 0, "%g", "1000,3"},
+    {MSG_MKDIR, 0, GUEST, NULL},
+    {MSG_SET_PERMS, 0, GUEST, "n0,r%g"},
+    {MSG_MKDIR, 0, GUEST "/data", NULL},
+    {MSG_SET_PERMS, 0, GUEST "/data", "n%g,r0"},
+    {MSG_WRITE, 0, GUEST "/data/0", "%c0"},
+    {MSG_WRITE, 0, GUEST "/data/1", "%c1"},
+    {MSG_WRITE, 0, GUEST "/data/2", "%c2"},
+    {MSG_WRITE, 0, GUEST "/data/3", "%c3"},
+};
+static const struct step depart_steps[] = {NOW_RM(GUEST)};
+/* Domain 1 is the hostile one, if any is. */
+static const struct step again_steps[] = {{MSG_INTRODUCE, 0, "1", "1000,3"}};
+static const struct step probe_tx_steps[] = {
+    TX_START,
+    {MSG_READ, STEP_IN_TX, "/local/domain/1/data/0", "%c0"},
+    TX_WRITE("/bench/probe", "value"),
+    TX_END("T"),
+};
 static const struct step watch_steps[] = {{MSG_WATCH, 0, "/bench/elsewhere/%l/%n", "t%n"}};
 
 #define SCRIPT(name, steps, before, after, help)                                               \
@@ -178,6 +200,10 @@ static const struct script scripts[] = {
     SCRIPT("storm-after", storm_after, NULL, NULL, NULL),
     SCRIPT("probe-before", probe_before, NULL, NULL, NULL),
     SCRIPT("probe", probe_steps, NULL, NULL, NULL),
+    SCRIPT("probe-tx", probe_tx_steps, NULL, NULL, NULL),
+    SCRIPT("arrive", arrive_steps, NULL, NULL, NULL),
+    SCRIPT("depart", depart_steps, NULL, NULL, NULL),
+    SCRIPT("again", again_steps, NULL, NULL, NULL),
     SCRIPT("watch", watch_steps, NULL, NULL, NULL),
 };
 
@@ -234,8 +260,13 @@ static void text_leaf_directory(struct text *t, uint64_t leaf)
     text_number(t, leaf >> 5 & 31u);
 }
 
-static void text_leaf(struct text *t, uint64_t leaf)
+static void text_leaf(struct text *t, uint32_t domid, uint64_t leaf)
 {
+    if (domid != 0) {
+        text_put(t, "data/", 5);
+        text_number(t, leaf % GUEST_LEAVES);
+        return;
+    }
     text_leaf_directory(t, leaf);
     text_put(t, "/", 1);
     text_number(t, leaf & 31u);
@@ -275,7 +306,15 @@ size_t template_fill(char *out, size_t cap, const char *tmpl, const struct blank
         case 'n': text_number(&t, b->sequence); break;
         case 'l': text_number(&t, b->lane); break;
         case 'd': text_number(&t, 100u + b->lane % 30000u); break;
-        case 'p': text_leaf_directory(&t, b->key[0]); break;
+        case 'p':
+            if (b->domid != 0) {
+                text_put(&t, "data", 4);
+            } else {
+                text_leaf_directory(&t, b->key[0]);
+            }
+            break;
+        case 'g': text_number(&t, b->domid != 0 ? b->domid : b->sequence + 1); break;
+        case 'c': text_value(&t, (uint64_t)(*++c - '0'), b->value_bytes); break;
         case 'r': text_put(&t, b->root, strlen(b->root)); break;
         case 'u':
             n = snprintf(uuid, sizeof(uuid), "%08x-7773-4000-8000-%012x", b->lane * 2654435761u,
@@ -288,7 +327,7 @@ size_t template_fill(char *out, size_t cap, const char *tmpl, const struct blank
             }
             text_value(&t, blank_leaf(b, *c), b->value_bytes);
             break;
-        default: text_leaf(&t, blank_leaf(b, *c)); break;
+        default: text_leaf(&t, b->domid, blank_leaf(b, *c)); break;
         }
     }
     return t.len;

@@ -10,10 +10,13 @@
  *     %n         sequence number of the operation       %l   number of the lane
  *     %p         directory of the leaf of key 0         %r   path given on the command line
  *     %d         domid of the simulated domain          %u   its uuid
+ *     %g         domid of the guest                     %c0..%c3  value of leaf 0 .. 3
  *
  * and in the argument of SET_PERMS a comma stands for NUL. The argument of a READ, if there is
  * one, is the value expected. Leaf i of the tree is /bench/t/<i/1024>/<i/32%32>/<i%32>: every
- * directory but the first has at most 32 children, however large the tree.
+ * directory but the first has at most 32 children, however large the tree. On a guest's ring leaf
+ * i is data/<i> in its own home, and there are GUEST_LEAVES of them. Over a socket the guest is
+ * the one that the operation's sequence number chooses.
  */
 #ifndef BENCH_SCRIPT_H
 #define BENCH_SCRIPT_H
@@ -27,7 +30,7 @@ enum {
     STEP_LIST = 4,      /* DIRECTORY, continued with DIRECTORY_PART when it does not fit */
 };
 
-enum { KEYS = 4 };
+enum { KEYS = 4, GUEST_LEAVES = 4 };
 
 struct step {
     uint8_t type;
@@ -49,6 +52,7 @@ struct script {
 struct blanks {
     uint64_t key[KEYS];
     uint64_t sequence;
+    uint32_t domid; /* of the guest that sends this; 0: a socket */
     uint32_t lane;
     uint32_t value_bytes;
     const char *root;

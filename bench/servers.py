@@ -1,36 +1,48 @@
-"""The servers under load: ours, the echo floor, and any xenstored that already runs."""
+"""The servers under load: ours, the echo floor, Debian's two, and any that already runs.
 
-import collections
+Those that are started here run on a fake Xen of their own, all alike: a row over sockets and a
+row over rings measure the same process.
+"""
+
 import os
 import subprocess
-import threading
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.xen import daemons
+
 OURS = "ours"
 FLOOR = "floor"
-START_S = 30.0
-STOP_S = 10.0
+PEERS = ("C", "O", "O*")
+"""C xenstored, oxenstored as Debian ships it, and oxenstored without access log."""
 
 
 class ServerError(Exception):
     """A server did not start, or an address of one is not understood."""
 
 
+class AbsentError(Exception):
+    """A server is not installed."""
+
+
 @dataclass(slots=True)
 class Server:
-    """A process that answers on a unix socket; `process` is None when somebody else started it."""
+    """A process that answers on a unix socket; `running` is None when somebody else started it."""
 
     name: str
     socket: Path
     pid: int
-    process: subprocess.Popen[str] | None = None
+    running: daemons.Running | None = None
+    xen: Path | None = None
+    """Directory of the fake Xen that it runs on; None: it has no rings that we could use."""
     leaves: int | None = None
     """Leaves of the tree that stands in it; None: unknown."""
     rss_at_start: int = 0
     affinity: dict[int, set[int]] = field(default_factory=dict)
     """CPUs of each thread before it was pinned."""
+    policy: dict[int, int] = field(default_factory=dict)
+    """How each thread was scheduled before it was preferred."""
 
 
 def _threads(pid: int) -> list[int]:
@@ -44,11 +56,23 @@ def pin(server: Server, cpu: int) -> None:
         os.sched_setaffinity(thread, {cpu})
 
 
-def unpin(server: Server) -> None:
-    """Undo `pin` for a server that goes on living."""
+def prefer(server: Server) -> None:
+    """Let every thread of the server run ahead of all ordinary processes; raises OSError.
+
+    Taking turns with the client: a server that never rests would keep it out otherwise.
+    """
+    for thread in _threads(server.pid):
+        server.policy.setdefault(thread, os.sched_getscheduler(thread))
+        os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
+
+
+def release(server: Server) -> None:
+    """Undo `pin` and `prefer` for a server that goes on living."""
     for thread, cpus in server.affinity.items():
         try:
             os.sched_setaffinity(thread, cpus)
+            if thread in server.policy:
+                os.sched_setscheduler(thread, server.policy[thread], os.sched_param(0))
         except ProcessLookupError:
             continue
 
@@ -61,57 +85,51 @@ def rss_bytes(pid: int) -> int:
     raise ServerError(f"no Rss of process {pid}")
 
 
-def start(name: str, command: Iterable[str], socket: Path, ready: str) -> Server:
-    """Start `command` and wait until its standard error has said `ready`.
-
-    Raises ServerError, with the last lines of that output, when it ends or stays silent for 30 s.
-    """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("XENSTORED_")}
+def _start(name: str, start: Callable[[], daemons.Running]) -> Server:
     try:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=environment,
-        )
-    except OSError as error:
+        running = start()
+    except FileNotFoundError as error:
+        raise AbsentError(f"{name}: {error}") from error
+    except subprocess.CalledProcessError as error:
+        raise ServerError(f"{name}: the fake Xen does not compile: {error}") from error
+    except (OSError, EOFError, ValueError) as error:
         raise ServerError(f"{name}: {error}") from error
-    said = threading.Event()
-    ended = threading.Event()
-    last: collections.deque[str] = collections.deque(maxlen=30)
-
-    def listen() -> None:
-        # Goes on after `ready`, or a talkative server would block on a full pipe.
-        assert process.stderr is not None
-        with process.stderr as lines:
-            for line in lines:
-                last.append(line)
-                if ready in line:
-                    said.set()
-        ended.set()
-        said.set()
-
-    threading.Thread(target=listen, name=f"{name}-stderr", daemon=True).start()
-    server = Server(name=name, socket=socket, pid=process.pid, process=process)
-    if not said.wait(START_S) or ended.is_set():
-        stop(server)
-        raise ServerError(f"{name} did not say '{ready}':\n{''.join(last)}")
-    return server
+    return Server(
+        name=name,
+        socket=Path(running.socket),
+        pid=running.pid,
+        running=running,
+        xen=running.xen.directory,
+    )
 
 
-def start_ours(program: Path, rundir: Path) -> Server:
-    """Our daemon in a directory of its own; `program` is the installed `xsd`."""
-    rundir.mkdir()
-    command = [str(program), "daemon", "--no-fork", "--no-xen", "--rundir", str(rundir)]
-    return start(OURS, command, rundir / "socket", "xenstored is ready")
+def start_ours(program: Path, directory: Path) -> Server:
+    """Our daemon; `program` is the installed `xsd`. Raises ServerError when it does not start."""
+    if not program.exists():
+        raise ServerError(f"{OURS}: no program {program}")
+    rundir = directory / "xsd"
+    command = [str(program), "daemon", "--no-fork", "--rundir", str(rundir)]
+    return _start(OURS, lambda: daemons.start(directory, command, socket_path=rundir / "socket"))
 
 
-def start_floor(program: Path, socket: Path) -> Server:
-    """The echo server that does nothing but input and output."""
-    return start(FLOOR, [str(program), str(socket)], socket, "echo is ready")
+def start_floor(program: Path, directory: Path) -> Server:
+    """The echo server that does nothing but input and output; raises ServerError."""
+    socket = directory / "floor"
+    command = [str(program), str(socket)]
+    return _start(FLOOR, lambda: daemons.start(directory, command, socket_path=socket))
+
+
+def start_peer(name: str, directory: Path) -> Server:
+    """One of `PEERS`, from Debian's packages.
+
+    Raises AbsentError when they are not installed, ServerError when it does not start.
+    """
+    start: dict[str, Callable[[], daemons.Running]] = {
+        "C": lambda: daemons.start_c(directory),
+        "O": lambda: daemons.start_o(directory, access_log=True),
+        "O*": lambda: daemons.start_o(directory),
+    }
+    return _start(name, start[name])
 
 
 def attach(address: str) -> Server:
@@ -120,7 +138,7 @@ def attach(address: str) -> Server:
     socket, colon, pid = rest.rpartition(":")
     if not (name and equals and socket and colon and pid.isdecimal()):
         raise ServerError(f"'{address}' is not of the form NAME=SOCKET:PID")
-    if name in (OURS, FLOOR):
+    if name in (OURS, FLOOR, *PEERS):
         raise ServerError(f"the name '{name}' is taken")
     if not Path(socket).is_socket():
         raise ServerError(f"{name}: no socket {socket}")
@@ -131,12 +149,7 @@ def attach(address: str) -> Server:
 
 def stop(server: Server) -> None:
     """End a server that we started; leave any other as it was found."""
-    if server.process is None:
-        unpin(server)
-        return
-    server.process.terminate()
-    try:
-        server.process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        server.process.kill()
-        server.process.wait(STOP_S)
+    if server.running is None:
+        release(server)
+    else:
+        server.running.stop()

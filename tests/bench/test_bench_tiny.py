@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import serving
+from xen import daemons
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_tiny(output: Path) -> Mapping[str, Any]:
-    """One run over all tiny rows; the document that it wrote."""
+def bench(output: Path, *words: str) -> str:
+    """One run at toy size that succeeds and has nothing to complain of; what it printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("XENSTORED_")}
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--tiny", "--json", str(output)],
+        [sys.executable, "-m", "bench", "--tiny", "--json", str(output), *words],
         cwd=ROOT,
         check=False,
         env=environment,
@@ -26,6 +28,12 @@ def run_tiny(output: Path) -> Mapping[str, Any]:
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def run_tiny(output: Path) -> Mapping[str, Any]:
+    """One run over all tiny rows; the document that it wrote."""
+    bench(output)
     document = json.loads(output.read_text())
     assert isinstance(document, dict)
     return document
@@ -68,6 +76,67 @@ def test_the_floor_runs_beside_it(documents: list[Mapping[str, Any]]) -> None:
         rows = {row["id"]: sorted(row["samples"]) for row in document["rows"]}
         assert rows["B1-read"] == ["floor", "ours"]
         assert rows["B4-3"] == ["floor", "ours"]
+
+
+def test_rings_are_measured(documents: list[Mapping[str, Any]]) -> None:
+    """Guests are on rings where a row says so, of our daemon and of the floor alike."""
+    rows = {row["id"]: row["samples"] for row in documents[0]["rows"]}
+    for row in ("B15-read-1", "B15-write-4", "B15p-read-4x16", "B15i-5", "B15t", "B8-5"):
+        assert sorted(rows[row]) == ["floor", "ours"], row
+        for (sample,) in rows[row].values():
+            assert (sample["rings"], sample["truncated"]) == (True, False), row
+            assert sample["latency_ns"]["count"] == sample["ops"] > 0, row
+    assert rows["B8-5"]["ours"][0]["quiet_probe_ns"]["count"] >= 20
+
+
+def test_hostile_guests_do_harm(documents: list[Mapping[str, Any]]) -> None:
+    """Each hostile guest gets to do what it is there for, and its neighbours are measured."""
+    samples = {
+        row["id"].removeprefix("B9-"): row["samples"]["ours"][0]
+        for row in documents[0]["rows"]
+        if row["id"].startswith("B9-")
+    }
+    assert set(samples) == {"flood", "deaf", "indices", "watches", "rewrite"}
+    harm = {kind: sample["hostile"] for kind, sample in samples.items()}
+    assert harm["flood"]["replies"] > 50 < harm["rewrite"]["replies"]
+    assert (harm["deaf"]["requests"] > 50, harm["deaf"]["replies"]) == (True, 0)
+    assert harm["indices"]["requests"] > 0 < harm["indices"]["introductions"]
+    assert harm["watches"]["replies"] > 50
+    for sample in samples.values():
+        for field in ("latency_ns", "probe_ns", "quiet_latency_ns", "quiet_probe_ns"):
+            assert sample[field]["count"] > 0
+        assert sample["hostile"]["account"].startswith("Domain 1:")
+
+
+def test_what_cannot_take_part_is_said(tmp_path: Path) -> None:
+    """A server on no fake Xen of ours is left out of the rows with rings, in so many words."""
+    socket = tmp_path / "other"
+    other = subprocess.Popen([ROOT / "build/bench/echo", socket], stderr=subprocess.PIPE, text=True)
+    assert other.stderr is not None
+    output = tmp_path / "other.json"
+    with other.stderr:
+        assert other.stderr.readline() == "echo is ready\n"
+        address = f"other={socket}:{other.pid}"
+        said = bench(output, "--without-ours", "--rows", "B15-read-1", "--socket", address)
+        other.terminate()
+    other.wait(30)
+    assert "other: not run: not on a fake Xen of ours" in said
+    (row,) = json.loads(output.read_text())["rows"]
+    assert (sorted(row["samples"]), sorted(row["not_run"])) == (["floor"], ["other"])
+
+
+def test_peers_take_part(tmp_path: Path) -> None:
+    """Debian's daemons are started on the same fake Xen, and answer as ours does."""
+    try:
+        daemons.find("xenstored")
+        daemons.find("oxenstored")
+    except FileNotFoundError as missing:
+        serving.absent(str(missing))
+    output = tmp_path / "peers.json"
+    bench(output, "--peers", "--rows", "B1-read,B15-write-1,B15t,B8-5")
+    for row in json.loads(output.read_text())["rows"]:
+        assert sorted(row["samples"]) == ["C", "O", "O*", "floor", "ours"], row["id"]
+        assert row["checksums_agree"], row["checksums"]
 
 
 def test_checksums_do_not_change(documents: list[Mapping[str, Any]]) -> None:

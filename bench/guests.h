@@ -1,0 +1,18 @@
+/*
+ * Guests: created, introduced over a socket as a toolstack would, given a home with leaves of
+ * their own, and destroyed again. None of it is measured.
+ */
+#ifndef BENCH_GUESTS_H
+#define BENCH_GUESTS_H
+
+#include "host.h"
+
+void guests_arrive(const struct options *o, struct host *h, uint32_t count);
+
+/* Destroys one of them; returns when the daemon has let go of it. */
+void guests_expel(const struct options *o, struct host *h, uint32_t domid);
+
+/* Returns when the daemon has let go of all of them. */
+void guests_depart(const struct options *o, struct host *h);
+
+#endif
