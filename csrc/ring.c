@@ -47,6 +47,7 @@ void xs_ring_taken(struct xs_ring_page *page, uint32_t at, size_t n)
 {
     fence(); /* the bytes are out before the other side may use their place */
     store(&page->req_cons, at + (uint32_t)n);
+    fence(); /* a guest that still saw the old index does not kick: who looks again must see it */
 }
 
 int xs_ring_write(struct xs_ring_page *page, const char *from, size_t n)
@@ -69,6 +70,7 @@ int xs_ring_write(struct xs_ring_page *page, const char *from, size_t n)
     memcpy(page->rsp, from + first, most - first);
     fence(); /* the bytes are there before the index tells of them */
     store(&page->rsp_prod, prod + (uint32_t)most);
+    fence(); /* as above, for room that it makes */
     return (int)most;
 }
 

@@ -175,7 +175,7 @@ def test_what_a_guest_is_told_needs_no_memory(way: str, sticky: bool) -> None:
         assert guest.client.write(b"v", b"v" * 1000) == OK
         assert guest.client.watch(b"v", b"t") == OK
         assert guest.client.write(b"w", b"", guest.client.start()) == OK
-        guest.offer(frame(Msg.READ, b"v\0") * 4)
+        guest.offer(frame(Msg.READ, b"v\0") * 2)
         guest.told()
         before = world.engine.memory()["failures"]
         world.engine.fail_allocation(nth, sticky=sticky)

@@ -194,7 +194,7 @@ def test_a_guest_in_debt_is_not_read_but_written() -> None:
 def test_too_many_outstanding_requests_leave_the_rest_in_the_ring(rings: RingWorld) -> None:
     """A guest that does not read its replies can ask for so much, and no more."""
     guest = rings.guest(3)
-    assert guest.client.write(b"v", b"v" * 1000) == OK
+    assert guest.client.write(b"v", b"v" * 60) == OK
     data = requests(500)
     left = guest.offer(data)
     assert 0 < len(left) < len(data)
@@ -214,8 +214,24 @@ def test_too_many_outstanding_requests_leave_the_rest_in_the_ring(rings: RingWor
             break
         left = guest.offer(left)
     assert [packet.req_id for packet in packets] == list(range(1, 501))
-    assert all(packet.payload == b"v" * 1000 for packet in packets)
+    assert all(packet.payload == b"v" * 60 for packet in packets)
     assert "outstanding" not in rings.engine.counts()[3]
+
+
+def test_requests_stay_in_the_ring_while_much_waits_to_be_read(rings: RingWorld) -> None:
+    """A few long replies are enough: 2 KiB, twice what the ring can hold."""
+    guest = rings.guest(3)
+    assert guest.client.write(b"v", b"v" * 1000) == OK
+    left = guest.offer(requests(500))
+    assert guest.unread == RING
+    assert rings.engine.counts()[3]["outstanding"] in (3, 4)
+    packets = []
+    for _ in range(1000):
+        packets += guest.fetch()
+        if not left and not guest.unread:
+            break
+        left = guest.offer(left)
+    assert [packet.req_id for packet in packets] == list(range(1, 501))
 
 
 def test_what_others_have_not_fetched_is_outstanding_too(rings: RingWorld) -> None:

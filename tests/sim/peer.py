@@ -99,6 +99,6 @@ class Peer:
     def waiting_bytes(self) -> int:
         """Of output that nobody has fetched, as far as it may be too much."""
         queue = self.link.queue
-        if len(queue) < 60:  # 60 of the longest make less than the limit
+        if self.page is None and len(queue) < 60:  # 60 of the longest make less than the limit
             return 0
         return sum(16 + len(item.packet.payload) for item in queue) - self.link.begun

@@ -44,6 +44,7 @@ LIMITS = (5.0, 1.0, 2.5)
 PERIOD_NS = 50_000_000
 STEP_NS = 10_000
 OUTPUT_HIGH = 256 * 1024
+RING_OUTPUT_HIGH = 2 * 1024
 FIRST_RESERVED = 0x7FF0
 BAD_INDICES, BAD_REQUEST = 2, 3
 COMPARE_EVERY = 64
@@ -207,6 +208,8 @@ class Stage:
         if peer.asked is not None or link.ignored or peer.closing:
             return True
         if peer.starved and self.now < self.retry_at:
+            return True
+        if peer.page is not None and link.queue and peer.waiting_bytes() > RING_OUTPUT_HIGH:
             return True
         if not self.oracle.limited(link):
             return peer.waiting_bytes() > OUTPUT_HIGH

@@ -28,6 +28,7 @@ from xsd.core.writerate cimport write_rate_waits
 cdef enum:
     # Output waiting on a socket beyond which its requests are no longer read.
     OUTPUT_HIGH = 256 * 1024
+    RING_OUTPUT_HIGH = 2 * 1024  # the same for a ring, which has room for half of that
     RETRY_NS = 10_000_000  # how soon to come back when memory ran out
 
 
@@ -264,6 +265,8 @@ cdef bint conn_blocked(Conn *c) noexcept nogil:
         return True
     if c.kind == CONN_RING and not c.privileged and (
             credit_paused(c.core, d) or write_rate_waits(c)):
+        return True
+    if c.kind == CONN_RING and xs_outq_bytes(&c.out) > RING_OUTPUT_HIGH:
         return True
     if quota_applies(c):
         # What its transactions need is given back when they end, so it must be able to end them.

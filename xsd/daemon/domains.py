@@ -79,10 +79,11 @@ class Domains:
             if self._engine.domain_conn(domid) < 0:
                 self.release(domid)
             raise HostError("ENOMEM", f"domain {domid}: no memory for its ring") from None
+        level = logging.INFO if self._engine.domain_conn(domid) < 0 else logging.DEBUG
         self._engine.complete(self._clock(), effect)
         if ring is not None and rings is not None and self._engine.domain_conn(domid) >= 0:
             rings.attach(domid, ring.address, ring.port)
-        _logger.info("domain %d introduced", domid)
+        _logger.log(level, "domain %d introduced", domid)
 
     def release(self, domid: int) -> None:
         """A domain is no longer a client: its page goes."""

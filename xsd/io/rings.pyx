@@ -25,14 +25,14 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset, strerror
 
 from xsd.core.connection cimport (
-    conn_blocked, conn_give_up, conn_reconnect, conn_sent, mark_dirty, next_dirty)
+    conn_blocked, conn_give_up, conn_reconnect, conn_sent, conn_wake, mark_dirty, next_dirty)
 from xsd.core.credit cimport credit_paused
 from xsd.core.cxs cimport (
     XS_RING_BAD, XS_RING_ERROR, XS_RING_ERROR_CHANNEL, XS_RING_ERROR_INDICES, XS_RING_RECONNECT,
     xs_outq_bytes, xs_ring_fail, xs_ring_page, xs_ring_read, xs_ring_reconnecting, xs_ring_reset,
     xs_ring_taken, xs_ring_write)
 from xsd.core.engine cimport Engine, engine_received, engine_rx_space
-from xsd.core.types cimport CONN_RING, Conn, Core, RX_DIRTY
+from xsd.core.types cimport CONN_RING, Conn, Core, RX_DIRTY, RX_MORE
 from xsd.io.turn cimport Transport, Turn
 
 cdef extern from "unistd.h" nogil:
@@ -44,6 +44,7 @@ ctypedef int (*notify_t)(void *handle, uint32_t port) noexcept nogil
 cdef enum:
     PORTS = 64          # events taken at once
     BUDGET = 256        # requests of one ring before others have their turn
+    LOOKS = 4           # at a ring that is filled as fast as it is emptied
     DOMAINS = 65536
     PORTS_MAX = 1 << 20 # far more than a domain of Xen can have
     MOVED = 1 << 16     # beside the RX_ bits: the other side must be told
@@ -87,17 +88,21 @@ cdef int broken(Conn *c) noexcept nogil:
 
 cdef int put_out(Conn *c, Ring *r) noexcept nogil:
     """Puts out as much as there is room for. 0, MOVED or IGNORED."""
-    cdef size_t n = xs_outq_bytes(&c.out)
-    cdef int done
-    if n == 0 or (not c.privileged and credit_paused(c.core, c.dom)):
+    cdef size_t n
+    cdef int done, flags = 0
+    if not c.privileged and credit_paused(c.core, c.dom):
         return 0
-    done = xs_ring_write(r.page, c.out.buf + c.out.head, n)
-    if done == XS_RING_BAD:
-        return broken(c)
-    if done == 0:
-        return 0
-    conn_sent(c, <size_t>done)
-    return MOVED
+    while True: # until it is seen full: only then does the domain tell that it has made room
+        n = xs_outq_bytes(&c.out)
+        if n == 0:
+            return flags
+        done = xs_ring_write(r.page, c.out.buf + c.out.head, n)
+        if done == XS_RING_BAD:
+            return broken(c)
+        if done == 0:
+            return flags
+        conn_sent(c, <size_t>done)
+        flags = MOVED
 
 
 cdef int take_in(Conn *c, Ring *r, int64_t now) noexcept nogil:
@@ -129,14 +134,24 @@ cdef int start_afresh(Conn *c, Ring *r) noexcept nogil:
 
 cdef int serve(Conn *c, Ring *r, int64_t now) noexcept nogil:
     """All that there is to do for one ring: in, and out. RX_ bits, MOVED, IGNORED."""
-    cdef int flags
+    cdef int flags, taken, looks = LOOKS
     if c == NULL or c.ignored:
         return IGNORED
     flags = start_afresh(c, r)
     if not c.paused and conn_blocked(c):
         c.paused = True # what it asks stays in its ring
-    if not c.paused:
-        flags |= take_in(c, r, now)
+    while not c.paused and not c.ignored:
+        # Until it is seen empty: a domain that adds to what is there sends no event.
+        if looks == 0:
+            c.paused = True
+            conn_wake(c) # goes on after others
+            flags |= RX_MORE
+            break
+        looks -= 1
+        taken = take_in(c, r, now)
+        flags |= taken
+        if not taken & MOVED:
+            break
     if not c.ignored:
         flags |= put_out(c, r)
     return flags

@@ -120,6 +120,7 @@ cdef class Sockets(Transport):
     cdef dict ids          # descriptor -> connection id
     cdef set unread        # descriptors that are not watched for input
     cdef set stuck         # descriptors that are watched for room
+    cdef list paused       # descriptors that had to wait when they were read last
     cdef set ended         # descriptors whose peers send no more
     cdef object listening
     cdef readonly int64_t accepted
@@ -134,6 +135,7 @@ cdef class Sockets(Transport):
         self.ids = {}
         self.unread = set()
         self.stuck = set()
+        self.paused = []
         self.ended = set()
         turn.sockets = self
 
@@ -247,10 +249,26 @@ cdef class Sockets(Transport):
                 self.loop.add_writer(fd, self._writable, fd)
             if flags & ENDED:
                 self.ended.add(fd)
-            if flags & (RX_PAUSE | ENDED) and fd not in self.unread:
-                self.unread.add(fd)
-                self.loop.remove_reader(fd)
+                self.leave_alone(fd)
+            elif flags & RX_PAUSE:
+                self.paused.append(fd)
         self.turn.settle()
+
+    cdef leave_alone(self, int fd):
+        """Does not watch it for input."""
+        if fd not in self.unread:
+            self.unread.add(fd)
+            self.loop.remove_reader(fd)
+
+    cdef settled(self):
+        cdef Conn *c
+        for fd in self.paused: # most of them have gone on: what they waited for has been done
+            id = self.ids.get(fd)
+            if id is not None:
+                c = conn_get(self.engine.core, id)
+                if c.paused and not c.runnable:
+                    self.leave_alone(fd)
+        self.paused.clear()
 
     def _writable(self, int fd):
         cdef Conn *c = conn_get(self.engine.core, self.ids[fd])

@@ -6,12 +6,13 @@ from xsd.core.types cimport Conn
 cdef class Transport:
     cdef resume(self, Conn *c)
     cdef write(self, Conn *c)
+    cdef settled(self)
 
 cdef class Turn:
     cdef Engine engine
     cdef object loop
     cdef object effects
-    cdef object settled
+    cdef object end
     cdef Transport sockets
     cdef Transport rings
     cdef bint scheduled

@@ -28,6 +28,9 @@ cdef class Transport:
     cdef write(self, Conn *c):
         """A connection has got output that it did not ask for just now."""
 
+    cdef settled(self):
+        """All that could go on has gone on."""
+
 
 cdef class Turn:
     """Has everything that others caused take effect, once a turn of the loop.
@@ -39,7 +42,7 @@ cdef class Turn:
         self.engine = engine
         self.loop = loop
         self.effects = effects
-        self.settled = settled
+        self.end = settled
         self.frozen = -1
 
     def set_time(self, int64_t now):
@@ -70,11 +73,13 @@ cdef class Turn:
         self.effects()
         self.run_paused()
         self.write_dirty()
+        if self.sockets is not None:
+            self.sockets.settled()
         self.arm()
         if effect_next(self.engine.core) != NULL:
             self.settle()
-        if self.settled is not None:
-            self.settled()
+        if self.end is not None:
+            self.end()
 
     cdef Transport of(self, Conn *c):
         return self.rings if c.kind == CONN_RING else self.sockets
