@@ -80,7 +80,10 @@ def test_make_help_lists_every_target() -> None:
     assert set(promised.split()) - known == set()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "TESTING.md"])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "TESTING.md"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_in_documents_exist(name: str) -> None:
     """Each ``make`` command that a document tells to type is a target."""
     told = commands((ROOT / name).read_text())
@@ -94,7 +97,7 @@ def test_readme_names_the_two_commands_first() -> None:
     assert [line for line in lines if line][:2] == ["make run", "make test"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "TESTING.md"])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_named_in_documents_exist(name: str) -> None:
     """No document sends anybody to a file that is not there."""
     assert missing(paths_in((ROOT / name).read_text()), ROOT) == []

@@ -159,9 +159,9 @@ def test_a_message_without_payload(rings: RingWorld) -> None:
 
 
 def test_many_requests_come_with_one_event(rings: RingWorld) -> None:
-    """All are answered in order, with one notification if no quota comes between them."""
+    """All are answered in order, with few notifications."""
     guest = rings.guest(3)
-    for count, told in (19, 1), (50, 3):
+    for count, told in (16, 1), (32, 2), (50, 3):
         data = b"".join(frame(Msg.READ, b"x\0", req=i) for i in range(count))
         assert guest.put(data) == len(data)
         guest.kick()
@@ -170,6 +170,20 @@ def test_many_requests_come_with_one_event(rings: RingWorld) -> None:
         assert guest.unread == 0
         assert [packet.req_id for packet in guest.fetch()] == list(range(count))
         guest.told()
+
+
+def test_a_ring_has_its_turn_and_no_more(rings: RingWorld) -> None:
+    """A few requests of one are answered before all requests of the other."""
+    many, few = rings.guest(3), rings.guest(4)
+    assert many.put(frame(Msg.READ, b"x\0") * 50) == 50 * 18
+    assert few.put(frame(Msg.READ, b"x\0")) == 18
+    many.kick()
+    few.kick()
+    assert rings.deliver()
+    answered = [guest.indices[3] // (16 + len(b"ENOENT\0")) for guest in (many, few)]
+    assert answered == [16, 1]
+    rings.settle()
+    assert len(many.fetch()) == 50
 
 
 def test_an_event_with_nothing_behind_it_is_no_reason_to_notify(rings: RingWorld) -> None:

@@ -45,6 +45,7 @@ PERIOD_NS = 50_000_000
 STEP_NS = 10_000
 OUTPUT_HIGH = 256 * 1024
 RING_OUTPUT_HIGH = 2 * 1024
+BUDGET = 256  # more than a ring holds: a pass is one step
 FIRST_RESERVED = 0x7FF0
 BAD_INDICES, BAD_REQUEST = 2, 3
 COMPARE_EVERY = 64
@@ -83,7 +84,7 @@ class Stage:
         self.engine = Engine(seed=seed)
         self.blame: Blame | None = None
         self.turn = Turn(self.engine, Loop(), lambda: None)  # type: ignore[arg-type]
-        self.rings = Rings(self.turn, -1, 0, 0, self.stray)
+        self.rings = Rings(self.turn, -1, 0, 0, self.stray, BUDGET)
         self.oracle = model.Model()
         self.oracle.now = self.now
         self.oracle.ask = self.ask

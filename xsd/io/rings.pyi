@@ -12,7 +12,13 @@ class Rings(Transport):
     @property
     def faults(self) -> int: ...
     def __init__(
-        self, turn: Turn, fd: int, notify: int, handle: int, other: Callable[[int], object]
+        self,
+        turn: Turn,
+        fd: int,
+        notify: int,
+        handle: int,
+        other: Callable[[int], object],
+        budget: int = 16,
     ) -> None: ...
     def listen(self, scan_seconds: float = -1) -> None: ...
     def shut(self) -> None: ...

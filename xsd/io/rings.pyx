@@ -43,7 +43,6 @@ ctypedef int (*notify_t)(void *handle, uint32_t port) noexcept nogil
 
 cdef enum:
     PORTS = 64          # events taken at once
-    BUDGET = 256        # requests of one ring before others have their turn
     LOOKS = 4           # at a ring that is filled as fast as it is emptied
     DOMAINS = 65536
     PORTS_MAX = 1 << 20 # far more than a domain of Xen can have
@@ -60,6 +59,7 @@ cdef struct Ring:
 
 
 cdef struct Table:
+    int budget           # requests of one ring before others have their turn
     notify_t notify
     void *channels
     Ring **by_port
@@ -105,7 +105,7 @@ cdef int put_out(Conn *c, Ring *r) noexcept nogil:
         flags = MOVED
 
 
-cdef int take_in(Conn *c, Ring *r, int64_t now) noexcept nogil:
+cdef int take_in(Conn *c, Ring *r, int64_t now, int budget) noexcept nogil:
     """Has the engine handle what is there. RX_ bits, MOVED, IGNORED."""
     cdef size_t room
     cdef char *into = engine_rx_space(c, &room)
@@ -116,7 +116,7 @@ cdef int take_in(Conn *c, Ring *r, int64_t now) noexcept nogil:
         return broken(c)
     if n == 0:
         return 0
-    flags = engine_received(c, now, <size_t>n, BUDGET)
+    flags = engine_received(c, now, <size_t>n, budget)
     if c.ignored:
         return flags | IGNORED
     xs_ring_taken(r.page, at, <size_t>n - c.unread)
@@ -132,7 +132,7 @@ cdef int start_afresh(Conn *c, Ring *r) noexcept nogil:
     return MOVED
 
 
-cdef int serve(Conn *c, Ring *r, int64_t now) noexcept nogil:
+cdef int serve(Conn *c, Ring *r, int64_t now, int budget) noexcept nogil:
     """All that there is to do for one ring: in, and out. RX_ bits, MOVED, IGNORED."""
     cdef int flags, taken, looks = LOOKS
     if c == NULL or c.ignored:
@@ -148,7 +148,7 @@ cdef int serve(Conn *c, Ring *r, int64_t now) noexcept nogil:
             flags |= RX_MORE
             break
         looks -= 1
-        taken = take_in(c, r, now)
+        taken = take_in(c, r, now, budget)
         flags |= taken
         if not taken & MOVED:
             break
@@ -213,7 +213,7 @@ cdef int serve_ports(Table *t, Core *core, const uint32_t *ports, size_t n, uint
             counts[0] += 1
             continue
         c = conn_of(core, r)
-        flags = serve(c, r, now)
+        flags = serve(c, r, now, t.budget)
         every |= flags
         finish(t, c, r, flags)
         if not flags & IGNORED:
@@ -239,6 +239,7 @@ cdef class Rings(Transport):
     ``fd``, ``notify`` and ``handle`` are those of the hypervisor's channels; ``other`` is
     called with each port that is no ring's. With a descriptor of -1 nothing is read: `handle`
     is then told of events, and with no ``notify`` `take_notified` tells of notifications.
+    ``budget`` requests of a ring are handled before others have their turn.
     """
 
     cdef Turn turn
@@ -255,7 +256,9 @@ cdef class Rings(Transport):
         if self.table == NULL:
             raise MemoryError
 
-    def __init__(self, Turn turn, int fd, intptr_t notify, intptr_t handle, other):
+    def __init__(self, Turn turn, int fd, intptr_t notify, intptr_t handle, other,
+                 int budget=16):
+        self.table.budget = budget
         self.turn = turn
         self.engine = turn.engine
         self.fd = fd
@@ -445,8 +448,8 @@ cdef class Rings(Transport):
             return
         with nogil:
             engine_rx_space(c, &room)
-            flags = engine_received(c, now, 0, BUDGET)
-            flags |= serve(c, r, now)
+            flags = engine_received(c, now, 0, self.table.budget)
+            flags |= serve(c, r, now, self.table.budget)
             finish(self.table, c, r, flags)
 
     cdef write(self, Conn *c):
@@ -468,7 +471,7 @@ cdef class Rings(Transport):
                 r = self.table.by_port[i]
                 if r != NULL:
                     c = conn_of(self.engine.core, r)
-                    flags = serve(c, r, now)
+                    flags = serve(c, r, now, self.table.budget)
                     finish(self.table, c, r, flags)
         self.turn.settle()
 
