@@ -62,7 +62,7 @@ sim: build ## the simulator; SEED, SEEDS (how many), STEPS (of each), JOBS
 		--jobs $(JOBS) $(ARGS)
 
 fuzz: build ## look for faults; TARGET (see make fuzz TARGET=list), SECONDS
-	@$(BIN)/python tests/fuzz/run.py $(if $(filter list,$(TARGET)),targets,fuzz $(TARGET) $(SECONDS))
+	@nice -n 10 $(BIN)/python tests/fuzz/run.py $(if $(filter list,$(TARGET)),targets,fuzz $(TARGET) $(SECONDS))
 
 # Two flavours that are built beside the release one, and never into it: their modules are in
 # build/<flavour>/lib, and PYTHONPATH says who is to use them.
