@@ -27,8 +27,9 @@ JOBS ?= $(shell nproc)
 TARGET ?= all
 SECONDS ?= 60
 STORE ?= xsd
+REQUESTS ?= 20000
 
-.PHONY: help run build test quick lint bench realxen sim fuzz asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench realxen sim witness fuzz asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ realxen: build ## boot a real Xen in an emulator with xsd as its xenstored; STOR
 sim: build ## the simulator; SEED, SEEDS (how many), STEPS (of each), JOBS
 	@PYTHONPATH=.:tests $(BIN)/python -m sim --seed $(SEED) --seeds $(SEEDS) --steps $(STEPS) \
 		--jobs $(JOBS) $(ARGS)
+
+witness: build ## the same random requests to Debian's daemons and ours; REQUESTS, SEED
+	@PYTHONPATH=.:tests $(BIN)/python -m witness --requests $(REQUESTS) --seed $(SEED) $(ARGS)
 
 fuzz: build ## look for faults; TARGET (see make fuzz TARGET=list), SECONDS
 	@nice -n 10 $(BIN)/python tests/fuzz/run.py $(if $(filter list,$(TARGET)),targets,fuzz $(TARGET) $(SECONDS))

@@ -1027,7 +1027,6 @@ class Model:
             self.reset(domain.connection)
             self.throw_away(domain.connection)
             domain.connection.ignored = False
-        domain.shut_down = False
 
     def is_introduced(self, domid: int) -> bool:
         """The store's own domain and the privileged one count as such without a ring."""

@@ -435,6 +435,11 @@ class Stage:
             self.forget_input(peer)
             self.reset_ring(peer)
             waiting = room = b""
+        if link.queue and not self.has_no_credit(peer):
+            if room is None:
+                self.give_up(peer, BAD_INDICES)
+                return
+            self.put_out(peer)
         if not peer.paused and self.blocked(peer):
             self.pause(peer)
         if not peer.paused:

@@ -140,7 +140,6 @@ cdef int introduce(Core *core, Conn *requester, uint32_t domid) noexcept nogil:
         write_rate_join(core, d)
     domain_found(core, d)
     d.introduced = True
-    d.shutdown = False
     events_publish(core, requester)
     return XS_OK
 

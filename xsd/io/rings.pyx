@@ -138,6 +138,9 @@ cdef int serve(Conn *c, Ring *r, int64_t now, int budget) noexcept nogil:
     if c == NULL or c.ignored:
         return IGNORED
     flags = start_afresh(c, r)
+    flags |= put_out(c, r) # what has room now keeps nobody from asking
+    if c.ignored:
+        return flags
     if not c.paused and conn_blocked(c):
         c.paused = True # what it asks stays in its ring
     while not c.paused and not c.ignored:
@@ -150,10 +153,10 @@ cdef int serve(Conn *c, Ring *r, int64_t now, int budget) noexcept nogil:
         looks -= 1
         taken = take_in(c, r, now, budget)
         flags |= taken
+        if not c.ignored:
+            flags |= put_out(c, r)
         if not taken & MOVED:
             break
-    if not c.ignored:
-        flags |= put_out(c, r)
     return flags
 
 
