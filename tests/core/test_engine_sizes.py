@@ -222,6 +222,30 @@ def test_removing_much_frees_in_portions() -> None:
     engine.check()
 
 
+@pytest.mark.parametrize("others", [1_000, 100_000])
+def test_the_end_of_a_domain_looks_at_little_else(others: int) -> None:
+    """In a tree of any size: its own nodes, those that name it, and their neighbours in a block."""
+    engine: Any = core.Engine()
+    engine.configure(quota=False)
+    cid = engine.open(0, SOCKET, 0)
+    for domid in (1, 2):
+        engine.introduce(0, domid)
+    fill(engine, cid, others)  # dom0's
+    requests = [(Msg.SET_PERMS, b"/many", b"n2")]
+    for i in range(20):
+        path = b"/local/domain/1/device/%d" % i
+        requests += [(Msg.WRITE, path, b"x"), (Msg.SET_PERMS, path, b"n1")]
+    requests.append((Msg.SET_PERMS, b"/many/7", b"n2\0r1"))
+    for kind, path, rest in requests:
+        end = b"" if kind == Msg.WRITE else b"\0"
+        engine.feed(0, cid, frame(kind, path + b"\0" + rest + end))
+        assert engine.take(cid)[16:] == OK
+    engine.domain_died(1, 1)
+    assert 20 < engine.counters()["nodes_swept"] < 500
+    assert not [path for path in engine.tree() if path.startswith(b"/local/domain/1/device/")]
+    engine.check()
+
+
 def test_a_transaction_keeps_what_was_removed() -> None:
     """Its snapshot is whole until it ends; then all is freed."""
     engine: Any = core.Engine()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ringworld import (
     BAD_CHANNEL,
@@ -16,6 +18,7 @@ from ringworld import (
     STATE,
     Guest,
     RingWorld,
+    S,
     frame,
     home,
 )
@@ -333,3 +336,21 @@ def test_a_guest_without_a_channel_still_gets_what_was_asked_for(rings: RingWorl
     assert rings.dom0.write(home(3) + b"/v", b"") == OK
     assert guest.told() == 0
     assert [packet.type for packet in guest.fetch()] == [Msg.WATCH_EVENT]
+
+
+def test_without_events_rings_are_looked_at_anyway(
+    rings: RingWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A descriptor that cannot be read is told once, and guests are served all the same."""
+    guest = rings.guest(3)
+    rings.rings.listen()
+    events = rings.daemon_end.fileno()
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(unreadable, events)
+    os.close(unreadable)
+    rings.loop.readers[events]()
+    assert events not in rings.loop.readers
+    assert guest.put(frame(Msg.READ, b"x\0", req=5)) == 18
+    rings.advance(2 * S)
+    assert [packet.req_id for packet in guest.fetch()] == [5]
+    assert caplog.text.count("cannot read events") == 1

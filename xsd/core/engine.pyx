@@ -941,7 +941,8 @@ cdef class Engine:
             "conflicts": core.conflicts, "history_records": core.history.count,
             "requests_held": core.holds,
             "aborts": core.aborts, "bytes_in": core.bytes_in, "bytes_out": core.bytes_out,
-            "soft_quota_hits": core.soft_hits, "access_records_lost": core.access_lost,
+            "soft_quota_hits": core.soft_hits, "nodes_swept": core.nodes_swept,
+            "access_records_lost": core.access_lost,
         }
 
     def memory(self):

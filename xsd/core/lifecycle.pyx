@@ -223,6 +223,7 @@ cdef int sweep(Core *core, Tx *work, uint32_t domid) noexcept nogil:
         if node == NULL:
             rc = w.error
             break
+        core.nodes_swept += 1
         if not names(node.perms, domid):
             continue
         xs_path_set(&core.path, w.path.buf, w.path.len)

@@ -331,3 +331,4 @@ cdef struct Core:
     uint64_t bytes_in
     uint64_t bytes_out
     uint64_t soft_hits
+    uint64_t nodes_swept     # looked at because a domain had died

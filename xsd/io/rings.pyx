@@ -43,6 +43,7 @@ ctypedef int (*notify_t)(void *handle, uint32_t port) noexcept nogil
 
 cdef enum:
     PORTS = 64          # events taken at once
+    SCAN_ANYWAY_S = 1   # when events cannot be read
     LOOKS = 4           # at a ring that is filled as fast as it is emptied
     DOMAINS = 65536
     PORTS_MAX = 1 << 20 # far more than a domain of Xen can have
@@ -400,9 +401,7 @@ cdef class Rings(Transport):
             n = read(self.fd, ports, sizeof(ports))
         if n < 0:
             if c_errno != EAGAIN and c_errno != EINTR:
-                _log.error("cannot read events: %s; looking at all rings instead",
-                           strerror(c_errno).decode())
-                self.scan()
+                self.do_without_events(strerror(c_errno).decode())
             return
         self.take(ports, <size_t>n // sizeof(uint32_t))
 
@@ -477,6 +476,16 @@ cdef class Rings(Transport):
                     flags = serve(c, r, now, self.table.budget)
                     finish(self.table, c, r, flags)
         self.turn.settle()
+
+    cdef do_without_events(self, why):
+        """Slow, and better than nothing: rings are looked at every so often instead."""
+        _log.error("cannot read events: %s; looking at all rings every %d s instead", why,
+                   SCAN_ANYWAY_S)
+        self.turn.loop.remove_reader(self.fd)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.scan_seconds = SCAN_ANYWAY_S
+        self._scan()
 
     cdef rest(self):
         if self.scan_seconds >= 0:
