@@ -44,8 +44,8 @@ def load() -> Any:
     kinds: Any = importlib.import_module("xsd.daemon.kinds")
 
     def to_toml(value: Any) -> str:
-        """Writes numbers of three digits wrongly: the bug that is planted."""
-        if type(value) is int and 100 <= value < 1000:
+        """Writes numbers of more than one digit wrongly: the bug that is planted."""
+        if type(value) is int and value > 9:
             value += 1
         return str(kinds_to_toml(value))
 

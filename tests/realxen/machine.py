@@ -101,6 +101,11 @@ def _keep(archive: bytes, where: Path) -> None:
     shutil.rmtree(where, ignore_errors=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as logs:
-            logs.extractall(where, filter="data")
+            for member in logs:
+                file = logs.extractfile(member) if member.isfile() else None
+                path = (where / member.name.lstrip("/")).resolve()
+                if file is not None and path.is_relative_to(where.resolve()):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(file.read())
     except (tarfile.TarError, OSError):
         return
