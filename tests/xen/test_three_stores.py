@@ -488,6 +488,7 @@ class Scenario:
     act: Callable[[Stage], object]
     ours: object
     others: dict[str, tuple[object, str]] = field(default_factory=dict)
+    stores: tuple[str, ...] = STORES
 
 
 SCENARIOS: list[Scenario] = [
@@ -516,11 +517,7 @@ SCENARIOS: list[Scenario] = [
     Scenario(transaction, (OK, "ENOENT", OK, b"x")),
     Scenario(conflict, "EAGAIN"),
     Scenario(unknown_operation, "ENOSYS"),
-    Scenario(
-        empty_payload,
-        ("EINVAL", "ENOENT"),
-        {"c": (None, "not run against it"), "o": (None, "not run against it")},
-    ),
+    Scenario(empty_payload, ("EINVAL", "ENOENT"), stores=("xsd",)),
     Scenario(reconnect, ("ENOENT", b"1\0"), {"c": ("not answered", OFFERED)}),
     Scenario(half_a_message_then_reconnect, ("ENOENT", OK), {"c": ("not answered", OFFERED)}),
     Scenario(impossible_index, (True, 2, OK), {"o": ((True, 0, OK), FAULT_TOLD)}),
@@ -592,13 +589,19 @@ def start(store: str, directory: Path) -> Running:
     return daemons.start(directory, command)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.act.__name__)
-@pytest.mark.parametrize("store", STORES)
+def runs() -> list[tuple[Scenario, str]]:
+    """Each scenario with each daemon that it is for."""
+    everything = [(scenario, store) for scenario in SCENARIOS for store in STORES]
+    return [(scenario, store) for scenario, store in everything if store in scenario.stores]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "store"), runs(), ids=[f"{store}-{run.act.__name__}" for run, store in runs()]
+)
 def test_rings_of_three_stores(scenario: Scenario, store: str, stage: Stage) -> None:
     """Each shows what ours must show, or the difference that stands in the table."""
     expected, _why = scenario.others.get(store, (scenario.ours, ""))
-    if expected is not None:
-        assert scenario.act(stage) == expected
+    assert scenario.act(stage) == expected
 
 
 def test_every_difference_has_a_reason() -> None:
