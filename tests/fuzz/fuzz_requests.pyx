@@ -29,7 +29,8 @@ from libc.string cimport memcpy, memset
 
 from xsd.core.connection cimport conn_close, conn_sent, next_dirty, next_runnable
 from xsd.core.cxs cimport XS_HEADER_SIZE, XS_PAYLOAD_MAX, xs_outq_bytes
-from xsd.core.engine cimport Engine, engine_received, engine_rx_space
+from xsd.core.engine cimport Engine
+from xsd.core.request cimport engine_received, engine_rx_space
 from xsd.core.types cimport CONN_RING, CONN_SOCKET, Conn, Core, Domain, RX_CLOSE
 
 cdef extern from "sanitizer/asan_interface.h" nogil:

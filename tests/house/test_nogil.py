@@ -10,6 +10,8 @@ from checkout import GENERATED, ROOT, cycles, cython_code, files
 
 # Control plane among the functions: it makes Python objects and is called by the class only.
 CONTROL_PLANE = {"initial_quotas"}
+# A module of such functions only. Nobody but the class may know it.
+INVENTORY = "inventory"
 
 # A function at the left margin; what is indented belongs to a class or an extern block.
 FUNCTION = re.compile(
@@ -46,10 +48,22 @@ def gil_holders(path: Path) -> list[str]:
 
 def test_core_is_declared_nogil() -> None:
     """Each function of the core is ``noexcept nogil``; only the class talks to Python."""
-    paths = files(ROOT, "xsd/core/*.pyx", "xsd/core/*.pxd")
+    paths = [
+        path for path in files(ROOT, "xsd/core/*.pyx", "xsd/core/*.pxd") if path.stem != INVENTORY
+    ]
     found = {path.name: gil_holders(path) for path in paths}
     assert {name: holders for name, holders in found.items() if holders} == {}
     assert sum(len(list(functions(cython_code(path.read_text())))) for path in paths) > 150
+
+
+def test_only_the_class_takes_the_inventory() -> None:
+    """What makes Python objects is out of reach for all that must not."""
+    users = {
+        path.name
+        for path in files(ROOT, "xsd/*/*.pyx", "xsd/*/*.pxd")
+        if f"xsd.core.{INVENTORY} cimport" in path.read_text()
+    }
+    assert users == {"engine.pyx"}
 
 
 def test_a_function_with_the_gil_is_found(tmp_path: Path) -> None:

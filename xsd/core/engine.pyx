@@ -19,275 +19,45 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport (
-    cause_begin, cause_end, conn_blocked, conn_close, conn_get, conn_give_up, conn_open, conn_owe,
-    conn_pay, conn_sent, conn_wake, next_dirty, next_runnable, reply, reply_error, retry_later,
-    save_input)
+    conn_close, conn_get, conn_open, conn_owe, conn_pay, conn_sent, conn_wake, next_dirty,
+    next_runnable, reply, reply_error)
+from xsd.core.credit cimport credit_reset, credit_tick
 from xsd.core.cxs cimport (
-    XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_ERROR_COUNT, XS_HEADER_SIZE,
-    XS_OK, XS_OP_CONTROL, XS_OP_COUNT, XS_OP_DIRECTORY, XS_OP_DIRECTORY_PART,
-    XS_OP_GET_DOMAIN_PATH, XS_OP_GET_FEATURE, XS_OP_GET_PERMS, XS_OP_GET_QUOTA,
-    XS_OP_INTRODUCE, XS_OP_IS_DOMAIN_INTRODUCED, XS_OP_MKDIR, XS_OP_READ, XS_OP_RELEASE,
-    XS_OP_RESET_WATCHES, XS_OP_RESUME, XS_OP_RM, XS_OP_SET_FEATURE, XS_OP_SET_PERMS,
-    XS_OP_SET_QUOTA, XS_OP_SET_TARGET, XS_OP_TRANSACTION_END, XS_OP_TRANSACTION_START,
-    XS_OP_UNWATCH, XS_OP_WATCH, XS_OP_WRITE, XS_OPF_IGNORES_TX, XS_OPF_PRIVILEGED,
-    XS_OPF_TREE, XS_SEEN_KIDS, XS_SEEN_SELF, XS_SEEN_SUBTREE, xs_history_destroy,
-    xs_history_init, XS_DOMID_FIRST_RESERVED, XS_PAYLOAD_MAX, XS_RING_ERROR_PROTOCOL,
-    xs_error_from_name, xs_error_name, xs_found,
-    xs_header, xs_header_load, xs_mem_alloc, xs_mem_free, xs_mem_grow, xs_mem_init,
-    xs_node, xs_node_size, xs_node_value, xs_oplog_next, xs_oprec, xs_op_info,
-    xs_op_info_of, xs_outq_bytes, xs_outq_release, xs_outq_reserve, xs_path_set, xs_perm,
-    xs_perms, xs_perms_intern, xs_perms_text, xs_perms_text_len, xs_perms_unref,
-    xs_tree_collect, xs_tree_commit, xs_tree_destroy, xs_tree_drop, xs_tree_init,
-    xs_tree_new, xs_tree_prepare_perms, xs_tree_prepare_write, xs_tree_seek, xs_walk,
-    xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_destroy,
-    xs_watches_init, xs_wire_check)
-from xsd.core.credit cimport credit_paused, credit_reset, credit_tick
+    XS_ENOMEM, XS_ERROR_COUNT, XS_OK, xs_history_destroy, xs_history_init,
+    XS_DOMID_FIRST_RESERVED, xs_error_from_name, xs_error_name, xs_found, xs_mem_alloc,
+    xs_mem_free, xs_mem_init, xs_node, xs_node_size, xs_outq_bytes, xs_outq_release,
+    xs_outq_reserve, xs_path_set, xs_perm, xs_perms, xs_perms_intern, xs_perms_unref,
+    xs_tree_collect, xs_tree_commit, xs_tree_destroy, xs_tree_drop, xs_tree_init, xs_tree_new,
+    xs_tree_prepare_perms, xs_tree_prepare_write, xs_tree_seek, xs_walk, xs_walk_end,
+    xs_walk_next, xs_walk_start, xs_watches_destroy, xs_watches_init)
 from xsd.core.domain cimport domain_get
 from xsd.core.effects cimport effect_find, effect_next, effect_remove, effects_free
 from xsd.core.history cimport (
-    blames_free, history_deadline, history_summary, history_summary_deadline, history_trim, priority_deadline)
+    blames_free, history_deadline, history_summary, history_summary_deadline, history_trim,
+    priority_deadline)
+from xsd.core.inventory cimport (
+    tree_of, counts_of, peaks_of, domain_peaks_of, watches_of, transactions_of,
+    conflict_figures_of, conflicts_of, connections_of, counters_of)
 from xsd.core.lifecycle cimport (
-    complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down, introduce,
-    op_control, op_get_domain_path, op_get_feature, op_get_quota, op_introduce,
-    op_is_introduced, op_release, op_resume, op_set_feature, op_set_quota, op_set_target)
-from xsd.core.quota cimport quota_find, quota_memory, quota_name
-from xsd.core.replay cimport replay_begin, replay_end, replay_forget
+    complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
+    introduce)
+from xsd.core.quota cimport quota_find, quota_name
+from xsd.core.request cimport COLLECT_NOW, RX_SIZE, engine_received, engine_rx_space
 from xsd.core.state cimport state_check, state_hash
-from xsd.core.store cimport tree_op
-from xsd.core.transaction cimport (
-    op_transaction_end, op_transaction_start, tx_count_request, tx_find)
 from xsd.core.types cimport (
-    BLAMES, Blame, CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_LOG, EFFECT_DOMAIN,
-    EFFECT_INTRODUCE, EFFECT_NOTICE, EFFECT_RELEASE, Effect, Q_COUNT, RC_REPLIED, RC_WAIT,
-    RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK, Tx)
+    CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_LOG, EFFECT_DOMAIN,
+    EFFECT_INTRODUCE, EFFECT_NOTICE, EFFECT_RELEASE, Effect, Q_COUNT, RX_CLOSE, RX_DIRTY,
+    RX_EFFECTS, RX_MORE, RX_PAUSE, RX_TICK)
+from xsd.core.watches cimport events_expire
 from xsd.core.writerate cimport write_rate_tick
-from xsd.core.watches cimport events_expire, op_reset_watches, op_unwatch, op_watch
 
 cdef extern from "malloc.h" nogil:
     int malloc_trim(size_t pad)
 
 cdef enum:
-    RX_SIZE = 64 * 1024    # most that is read from a socket at once, half-read input included
-    COLLECT_NOW = 128      # dead nodes and blocks freed with each batch of requests
-    COLLECT_TICK = 1024    # and with each tick: well below a millisecond, also out of cache
+    COLLECT_TICK = 1024    # dead nodes and blocks freed with each tick: below a millisecond
     PACE_NS = 1_000_000    # between two such portions, so that clients get the processor
     RETRY_NS = 10_000_000  # how soon to come back when memory ran out for a clean-up
-    ACCESS_MAX = 1 << 20   # bytes of access records that may wait for Python
-
-
-# ---- one request ---------------------------------------------------------------------
-
-cdef int dispatch(Conn *c, const xs_header *h, Tx *tx, const char *p,
-                  uint32_t strings) noexcept nogil:
-    if h.type == XS_OP_TRANSACTION_START:
-        return op_transaction_start(c, h, tx)
-    if h.type == XS_OP_TRANSACTION_END:
-        return op_transaction_end(c, h, tx, p)
-    if h.type == XS_OP_WATCH:
-        return op_watch(c, h, p, strings)
-    if h.type == XS_OP_UNWATCH:
-        return op_unwatch(c, h, p)
-    if h.type == XS_OP_RESET_WATCHES:
-        return op_reset_watches(c, h)
-    if h.type == XS_OP_GET_DOMAIN_PATH:
-        return op_get_domain_path(c, h, p)
-    if h.type == XS_OP_IS_DOMAIN_INTRODUCED:
-        return op_is_introduced(c, h, p)
-    if h.type == XS_OP_INTRODUCE:
-        return op_introduce(c, h, p)
-    if h.type == XS_OP_RELEASE:
-        return op_release(c, h, p)
-    if h.type == XS_OP_RESUME:
-        return op_resume(c, h, p)
-    if h.type == XS_OP_SET_TARGET:
-        return op_set_target(c, h, p)
-    if h.type == XS_OP_GET_FEATURE:
-        return op_get_feature(c, h, p, strings)
-    if h.type == XS_OP_SET_FEATURE:
-        return op_set_feature(c, h, p)
-    if h.type == XS_OP_GET_QUOTA:
-        return op_get_quota(c, h, p, strings)
-    if h.type == XS_OP_SET_QUOTA:
-        return op_set_quota(c, h, p, strings)
-    if h.type == XS_OP_CONTROL:
-        return op_control(c, h, p)
-    return XS_ENOSYS
-
-
-cdef int handle(Conn *c, const xs_header *h, const char *p) noexcept nogil:
-    """What every request goes through before its own checks, in this order."""
-    cdef const xs_op_info *op = xs_op_info_of(h.type)
-    cdef Tx *tx = NULL
-    cdef uint32_t strings
-    cdef int rc
-    if op == NULL:
-        return XS_ENOSYS
-    if op.flags & XS_OPF_PRIVILEGED and not c.privileged:
-        return XS_EACCES
-    if h.tx_id != 0 and not op.flags & XS_OPF_IGNORES_TX:
-        tx = tx_find(c, h.tx_id)
-        if tx == NULL:
-            return XS_ENOENT
-        if h.type != XS_OP_TRANSACTION_END:
-            rc = tx_count_request(c, tx)
-            if rc != XS_OK:
-                return rc
-    if not xs_wire_check(op, p, h.len, &strings):
-        return XS_EINVAL
-    if tx != NULL and op.flags & XS_OPF_TREE:
-        rc = replay_begin(c, tx, h, p)
-        if rc != XS_OK:
-            return rc
-    if op.flags & XS_OPF_TREE:
-        rc = tree_op(c, h, tx, p, strings)
-    else:
-        rc = dispatch(c, h, tx, p, strings)
-    if rc == RC_WAIT and tx != NULL and h.type != XS_OP_TRANSACTION_END:
-        tx.requests -= 1 # it comes again, and is one request
-    return rc
-
-
-cdef void record(Core *core, Conn *c, const xs_header *h, const char *p, int rc) noexcept nogil:
-    """Notes a request for the access log; Python fetches and formats it later."""
-    cdef size_t size = 40 + h.len
-    cdef char *at
-    cdef uint32_t[10] words
-    if core.access_len + size > ACCESS_MAX or xs_mem_grow(
-            &core.mem, NULL, <void **>&core.access, &core.access_cap,
-            core.access_len + size, 1) != XS_OK:
-        core.access_lost += 1
-        return
-    at = core.access + core.access_len
-    memcpy(words, &core.now, 8)
-    words[2] = c.id
-    words[3] = c.kind
-    words[4] = c.domid
-    words[5] = h.type
-    words[6] = h.tx_id
-    words[7] = <uint32_t>rc
-    words[8] = h.len
-    words[9] = 0
-    memcpy(at, words, 40)
-    memcpy(at + 40, p, h.len)
-    core.access_len += size
-
-
-cdef int request(Conn *c, const xs_header *h, const char *p) noexcept nogil:
-    """Handles one whole request. RC_WAIT: it must be tried again; XS_OK otherwise."""
-    cdef Core *core = c.core
-    cdef int rc
-    # Room for an error or an OK comes first: whatever happens, there is an answer.
-    if xs_outq_reserve(&c.out, &core.mem, &c.dom.account, 16, False) != XS_OK:
-        return XS_ENOMEM
-    if cause_begin(c) != XS_OK:
-        xs_outq_release(&c.out)
-        return XS_ENOMEM
-    c.asking = NULL
-    rc = handle(c, h, p)
-    if c.asking != NULL and (rc == RC_WAIT or rc == XS_ENOMEM):
-        replay_forget(c)
-    if rc == RC_WAIT:
-        cause_end(c)
-        xs_outq_release(&c.out)
-        return RC_WAIT
-    if rc != XS_OK and rc != RC_REPLIED:
-        reply_error(c, h, rc)
-    if c.asking != NULL:
-        replay_end(c)
-    c.absent_count = 0
-    c.hold_until = 0
-    c.requests += 1
-    core.requests[h.type if h.type < 32 else 31] += 1
-    if core.access_on:
-        record(core, c, h, p, rc)
-    xs_outq_release(&c.out)
-    cause_end(c)
-    return XS_OK
-
-
-# ---- bytes ---------------------------------------------------------------------------
-
-cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil:
-    """Where to read a connection's next bytes into; what is half read stands before it."""
-    if c.inp_len > 0:
-        memcpy(c.core.rx, c.inp, c.inp_len)
-    room[0] = RX_SIZE - c.inp_len
-    return c.core.rx + c.inp_len
-
-
-cdef void keep_less(Conn *c, const char *left, size_t size, size_t n) noexcept nogil:
-    """No memory for the `size` bytes that are left over, the last `n` of which have just come.
-
-    What has come on a ring can stay there. On a socket it would be lost: its peer must know.
-    """
-    if c.kind == CONN_SOCKET:
-        conn_give_up(c, XS_RING_ERROR_PROTOCOL)
-        return
-    c.unread = n if n < size else size
-    save_input(c, left, size - c.unread) # less than there was before, so there is room
-    c.paused = c.starved = True
-    retry_later(c.core)
-
-
-cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept nogil:
-    """n bytes have come where engine_rx_space said; handles up to `budget` requests.
-
-    Returns RX_ bits. Of a ring, the last `c.unread` of these bytes must be handed in again.
-    """
-    cdef Core *core = c.core
-    cdef const char *buf = core.rx
-    cdef size_t total = c.inp_len + n, at = 0
-    cdef xs_header h
-    cdef int flags = 0, rc
-    core.now = now
-    core.bytes_in += n
-    c.paused = False
-    while total - at >= XS_HEADER_SIZE:
-        if conn_blocked(c):
-            c.paused = True
-            break
-        if budget == 0:
-            flags |= RX_MORE
-            c.paused = True
-            conn_wake(c)
-            break
-        xs_header_load(&h, buf + at)
-        if h.len > XS_PAYLOAD_MAX:
-            conn_give_up(c, XS_RING_ERROR_PROTOCOL) # nothing it sends can be trusted any more
-            break
-        if total - at < XS_HEADER_SIZE + h.len:
-            break
-        rc = request(c, &h, buf + at + XS_HEADER_SIZE)
-        if rc != XS_OK:
-            # An effect must complete, or memory be freed, before it is tried again.
-            c.paused = True
-            c.starved = rc == XS_ENOMEM
-            if c.starved:
-                retry_later(core)
-            break
-        at += XS_HEADER_SIZE + h.len
-        budget -= 1
-        if core.tree.made > COLLECT_NOW: # what it cost to make pays for what must be freed
-            xs_tree_collect(&core.tree, 0)
-    if c.ignored:
-        at = total
-    c.unread = 0
-    if save_input(c, buf + at, total - at) != XS_OK:
-        keep_less(c, buf + at, total - at, n)
-    if conn_blocked(c):
-        c.paused = True
-    if c.closing:
-        flags |= RX_CLOSE
-    if c.paused and not c.runnable:
-        flags |= RX_PAUSE
-    if core.effects != NULL and effect_next(core) != NULL:
-        flags |= RX_EFFECTS
-    if core.dirty_first != NULL:
-        flags |= RX_DIRTY
-    if xs_tree_collect(&core.tree, COLLECT_NOW) or core.tick_wanted or core.starved:
-        core.tick_wanted = False
-        flags |= RX_TICK
-    return flags
 
 
 cdef int64_t sooner(int64_t a, int64_t b) noexcept nogil:
@@ -775,111 +545,34 @@ cdef class Engine:
 
     def tree(self):
         """The live tree: {path: (value, permissions in text form)}, special nodes included."""
-        cdef Core *core = self.core
-        cdef xs_walk w
-        cdef xs_node *n
-        cdef char[XS_PAYLOAD_MAX * 2] text
-        found = {}
-        xs_walk_start(&w, &core.tree, core.top, NULL, 0)
-        while True:
-            n = xs_walk_next(&w)
-            if n == NULL:
-                break
-            xs_perms_text(n.perms, text)
-            found[w.path.buf[:w.path.len]] = (
-                PyBytes_FromStringAndSize(xs_node_value(n), n.value_len),
-                text[:xs_perms_text_len(n.perms)])
-        failed = w.error
-        xs_walk_end(&w)
-        if failed != XS_OK:
-            raise MemoryError
-        return found
+        return tree_of(self.core)
 
     def counts(self):
         """What each domain is charged with: {domid: {figure: value}}, zero figures left out."""
-        cdef Domain *d = self.core.domain_list
-        found = {}
-        while d != NULL:
-            figures = {"nodes": d.nodes, "watches": d.watches, "transactions": d.transactions,
-                       "outstanding": d.outstanding, "memory": quota_memory(d)}
-            figures = {k: v for k, v in figures.items() if v}
-            if figures:
-                found[d.domid] = figures
-            d = d.next
-        return found
+        return counts_of(self.core)
 
     def peaks(self, bint reset=False):
         """The greatest figures seen per quota among guests; optionally starts anew."""
-        cdef Domain *d = self.core.domain_list
-        cdef int i
-        found = {quota_name(i).decode(): 0 for i in range(Q_COUNT)}
-        while d != NULL:
-            for i in range(Q_COUNT):
-                name = quota_name(i).decode()
-                if d.domid != self.core.priv_domid:
-                    found[name] = max(found[name], d.peak[i])
-                if reset:
-                    d.peak[i] = 0
-            d = d.next
-        return found
+        return peaks_of(self.core, reset)
 
     def domain_peaks(self, uint32_t domid):
         """The greatest figures seen of one domain. Raises KeyError."""
-        cdef Domain *d = self.core.domains[domid & 0xffff]
-        cdef int i
-        if d == NULL:
-            raise KeyError(f"no domain {domid}")
-        return {quota_name(i).decode(): d.peak[i] for i in range(Q_COUNT)}
+        return domain_peaks_of(self.core, domid)
 
     def watches(self):
         """All watches: [(connection id, path as registered, token)]."""
-        cdef xs_watch *w
-        cdef size_t i
-        found = []
-        for i in range(self.core.conn_cap):
-            w = self.core.conns[i].watches.first if self.core.conns[i] != NULL else NULL
-            while w != NULL:
-                found.append((i, w.data[:w.path_len],
-                              (w.data + w.path_len)[:w.token_len]))
-                w = w.owner_next
-        return found
+        return watches_of(self.core)
 
     def transactions(self):
         """Open transactions: [(connection id, domid, tx id, start in ns, changes, poisoned)].
 
         Changes are pairs of operation name and path.
         """
-        cdef Tx *tx
-        cdef const xs_oprec *rec
-        cdef size_t i
-        found = []
-        for i in range(self.core.conn_cap):
-            tx = self.core.conns[i].tx if self.core.conns[i] != NULL else NULL
-            while tx != NULL:
-                changes = []
-                rec = xs_oplog_next(&tx.log, NULL)
-                while rec != NULL:
-                    changes.append((xs_op_info_of(rec.op).name.decode(),
-                                    rec.data[:rec.path_len]))
-                    rec = xs_oplog_next(&tx.log, rec)
-                found.append((i, self.core.conns[i].domid, tx.id, tx.start_ns, changes,
-                              bool(tx.poisoned)))
-                tx = tx.next
-        return found
+        return transactions_of(self.core)
 
     def conflict_figures(self):
         """Per domain: {domid: {"caused", "suffered", "paused_ns", "credit", "paused"}}."""
-        cdef Core *core = self.core
-        cdef Domain *d = core.domain_list
-        found = {}
-        while d != NULL:
-            paused = credit_paused(core, d)
-            found[d.domid] = {
-                "caused": d.caused, "suffered": d.suffered, "credit": d.credit,
-                "paused_ns": d.paused_ns + (core.now - d.paused_since if paused else 0),
-                "paused": bool(paused)}
-            d = d.next
-        return found
+        return conflict_figures_of(self.core)
 
     def conflicts(self):
         """The last conflicts explained, oldest first.
@@ -888,62 +581,15 @@ cdef class Engine:
         "by_tx", "by_when_ns", "charged"}]; "seen" holds of "self", "children", "subtree" what was
         looked at; the fields of the culprit count if "known".
         """
-        cdef Core *core = self.core
-        cdef Blame *b
-        cdef uint64_t i, first = 0
-        found = []
-        if core.blame_count > BLAMES:
-            first = core.blame_count - BLAMES
-        for i in range(first, core.blame_count):
-            b = &core.blames[i % BLAMES]
-            seen = [name for bit, name in ((XS_SEEN_SELF, "self"), (XS_SEEN_KIDS, "children"),
-                                           (XS_SEEN_SUBTREE, "subtree")) if b.seen & bit]
-            found.append({
-                "when_ns": b.when_ns, "conn": b.conn, "domid": b.domid, "tx": b.tx,
-                "path": b.path[:b.path_len] if b.path != NULL else b"", "seen": seen,
-                "known": bool(b.known), "by_conn": b.culprit.conn, "by_domid": b.culprit.domid,
-                "by_tx": b.culprit.tx, "by_when_ns": b.culprit.when_ns,
-                "charged": bool(b.guilty)})
-        return found
+        return conflicts_of(self.core)
 
     def connections(self):
         """All connections: [(id, "socket" or "ring", domid, pid, uid, requests)]."""
-        cdef Conn *c
-        cdef size_t i
-        found = []
-        for i in range(self.core.conn_cap):
-            c = self.core.conns[i]
-            if c != NULL:
-                found.append((c.id, "socket" if c.kind == CONN_SOCKET else "ring", c.domid,
-                              c.pid, c.uid, c.requests))
-        return found
+        return connections_of(self.core)
 
     def counters(self):
         """What has happened so far and what there is now: {name: int or {name: int}}."""
-        cdef Core *core = self.core
-        cdef const xs_op_info *op
-        requests = {}
-        for i in range(XS_OP_COUNT):
-            op = xs_op_info_of(i)
-            if op != NULL:
-                requests[op.name.decode()] = core.requests[i]
-        requests["unknown"] = core.requests[31]
-        errors = {xs_error_name(i).decode(): core.errors[i]
-                  for i in range(1, 17) if core.errors[i]}
-        return {
-            "requests": requests, "errors": errors,
-            "connections": core.conn_count, "watches": core.watches.watch_count,
-            "transactions": core.open_tx,
-            "events_queued": core.events_queued, "events_merged": core.events_merged,
-            "events_dropped": core.events_dropped, "events_expired": core.events_expired,
-            "commits": core.commits, "commits_swap": core.commits_swap,
-            "commits_merge": core.commits_merge, "commits_replay": core.commits_replay,
-            "conflicts": core.conflicts, "history_records": core.history.count,
-            "requests_held": core.holds,
-            "aborts": core.aborts, "bytes_in": core.bytes_in, "bytes_out": core.bytes_out,
-            "soft_quota_hits": core.soft_hits, "nodes_swept": core.nodes_swept,
-            "access_records_lost": core.access_lost,
-        }
+        return counters_of(self.core)
 
     def memory(self):
         """Bytes and blocks asked for: in total, by the tree, by the watch indexes."""

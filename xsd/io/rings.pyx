@@ -31,7 +31,8 @@ from xsd.core.cxs cimport (
     XS_RING_BAD, XS_RING_ERROR, XS_RING_ERROR_CHANNEL, XS_RING_ERROR_INDICES, XS_RING_RECONNECT,
     xs_outq_bytes, xs_ring_fail, xs_ring_page, xs_ring_read, xs_ring_reconnecting, xs_ring_reset,
     xs_ring_taken, xs_ring_write)
-from xsd.core.engine cimport Engine, engine_received, engine_rx_space
+from xsd.core.engine cimport Engine
+from xsd.core.request cimport engine_received, engine_rx_space
 from xsd.core.types cimport CONN_RING, Conn, Core, RX_DIRTY, RX_MORE
 from xsd.io.turn cimport Transport, Turn
 

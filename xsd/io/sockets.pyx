@@ -23,7 +23,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from xsd.core.connection cimport conn_get, conn_open, conn_sent, next_dirty
 from xsd.core.cxs cimport xs_outq_bytes
-from xsd.core.engine cimport Engine, engine_received, engine_rx_space
+from xsd.core.engine cimport Engine
+from xsd.core.request cimport engine_received, engine_rx_space
 from xsd.core.types cimport CONN_SOCKET, Conn, RX_CLOSE, RX_DIRTY, RX_EFFECTS, RX_PAUSE, RX_TICK
 from xsd.io.turn cimport Transport, Turn
 
