@@ -138,7 +138,7 @@ class Daemon:
         process.install_signals(self._loop, stop=self._loop.stop, reopen=self._reopen)
         self._loop.set_exception_handler(_report)
         try:
-            self._domains.start(self._settings.xen.store_domid, self._settings.xen.init_domain_0)
+            self._domains.start(self._settings.xen.master_domid, self._settings.xen.init_domain_0)
         except START_ERRORS as failure:
             self._stop()
             readiness.failed(str(failure))
