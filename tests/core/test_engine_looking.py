@@ -130,6 +130,27 @@ def test_counters_count() -> None:
     assert after["bytes_out"] > 300
 
 
+def test_what_there_is_is_counted() -> None:
+    """Nodes of everybody, special ones too; domains that are known, and those introduced."""
+    world = EngineWorld()
+
+    def now() -> tuple[int, int, int]:
+        counters = world.engine.counters()
+        return counters["nodes"], counters["domains"], counters["domains_introduced"]
+
+    dom0 = world.socket()
+    nodes, domains, introduced = now()
+    assert nodes == len(world.engine.tree())
+    world.guest(1)
+    dom0.write(b"/a/b", b"")
+    dom0.setperms(b"/a/b", b"n1")
+    assert now() == (nodes + 2, domains + 1, introduced + 1)
+    world.kill(1)
+    assert now() == (nodes + 1, domains, introduced)
+    dom0.rm(b"/a")
+    assert now() == (nodes, domains, introduced)
+
+
 def test_expired_events_are_counted() -> None:
     """Beside those dropped and merged."""
     world = EngineWorld()

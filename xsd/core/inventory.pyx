@@ -152,7 +152,14 @@ cdef list connections_of(Core *core):
 
 
 cdef dict counters_of(Core *core):
+    cdef Domain *d = core.domain_list
     cdef const xs_op_info *op
+    nodes = domains = introduced = 0
+    while d != NULL:
+        nodes += d.nodes
+        domains += 1
+        introduced += d.introduced
+        d = d.next
     requests = {}
     for i in range(XS_OP_COUNT):
         op = xs_op_info_of(i)
@@ -165,6 +172,7 @@ cdef dict counters_of(Core *core):
         "requests": requests, "errors": errors,
         "connections": core.conn_count, "watches": core.watches.watch_count,
         "transactions": core.open_tx,
+        "nodes": nodes, "domains": domains, "domains_introduced": introduced,
         "events_queued": core.events_queued, "events_merged": core.events_merged,
         "events_dropped": core.events_dropped, "events_expired": core.events_expired,
         "commits": core.commits, "commits_swap": core.commits_swap,
