@@ -368,3 +368,34 @@ def test_transaction_ids_wrap_around() -> None:
     assert client.write(b"/t", b"v", 0xFFFFFFFF) == OK
     assert client.end(0xFFFFFFFF) == OK
     assert client.read(b"/t") == b"v"
+
+
+@pytest.mark.parametrize("how", ["commit", "abort", "close"])
+def test_nothing_is_kept_of_a_domain_that_a_transaction_outlives(how: str) -> None:
+    """It removes a node whose owner has died: at its end that domain is unknown again."""
+    world = EngineWorld()
+    dom0, other = world.socket(), world.socket()
+
+    def known() -> int:
+        count: int = world.engine.counters()["domains"]
+        return count
+
+    before = known()
+    world.guest(4)
+    assert (dom0.write(b"/a/b", b""), dom0.setperms(b"/a/b", b"n4")) == (OK, OK)
+    tx = dom0.start()
+    if how == "commit":  # the change is counted before the death, else after it
+        assert dom0.rm(b"/a/b", tx) == OK
+        world.kill(4)
+        assert dom0.end(tx) == OK
+    else:
+        world.kill(4)
+        assert dom0.rm(b"/a/b", tx) == OK
+        assert other.read(b"/a/b") == "ENOENT"
+        assert known() == before + 1
+        if how == "abort":
+            assert dom0.end(tx, commit=False) == OK
+        else:
+            world.close(dom0)
+    world.engine.check()
+    assert known() == before

@@ -59,3 +59,16 @@ cdef void domain_forget(Core *core, Domain *d) noexcept nogil:
     link[0] = d.next
     core.domains[d.domid] = NULL
     xs_mem_free(&core.mem, NULL, d, sizeof(Domain))
+
+
+cdef void domain_tidy(Core *core, uint32_t domid) noexcept nogil:
+    """Lets go of the object of a domain that does not exist, once nothing is charged to it.
+
+    A transaction charges whom its nodes belonged to when it began, who may be dead by its end.
+    """
+    cdef Domain *d = core.domains[domid]
+    if (d != NULL and not (d.exists or d.introduced or d.dying or d.conn != NULL
+                           or d.nodes or d.node_bytes or d.watches or d.transactions
+                           or d.queued or d.outstanding or d.targeted or d.account.blocks
+                           or d.in_paused or d.in_penalised or d.write_waits)):
+        domain_forget(core, d)

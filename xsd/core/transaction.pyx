@@ -30,7 +30,7 @@ from xsd.core.cxs cimport (
     xs_perms_unref, xs_seen, xs_tally, xs_tree_abort, xs_tree_commit, xs_tree_drop,
     xs_tree_prepare_perms, xs_tree_prepare_remove, xs_tree_prepare_write, xs_tree_same,
     xs_tree_same_subtree, xs_tree_seek, xs_tree_share)
-from xsd.core.domain cimport domain_get
+from xsd.core.domain cimport domain_get, domain_tidy
 from xsd.core.history cimport (
     history_commit, history_conflict, history_reserve, history_tx_begins, history_tx_ends,
     priority_breaks, priority_hold)
@@ -137,6 +137,7 @@ cdef void tx_clear(Core *core, Tx *tx) noexcept nogil:
 
 cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     cdef Core *core = c.core
+    cdef size_t i
     leave(c, tx)
     if tx.all_prev != NULL:
         tx.all_prev.all_next = tx.all_next
@@ -147,6 +148,8 @@ cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     history_tx_ends(core, tx) # off the list, or it might be found there
     if c.asking == tx:
         c.asking = NULL
+    for i in range(tx.delta_count):
+        domain_tidy(core, tx.delta[i].domid)
     tx_clear(core, tx)
     core.open_tx -= 1
     c.dom.transactions -= 1
