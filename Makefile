@@ -28,8 +28,9 @@ TARGET ?= all
 SECONDS ?= 60
 STORE ?= xsd
 REQUESTS ?= 20000
+MINUTES ?= 60
 
-.PHONY: help run build test quick lint bench realxen sim witness fuzz asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench realxen sim witness fuzz soak asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ witness: build ## the same random requests to Debian's daemons and ours; REQUEST
 
 fuzz: build ## look for faults; TARGET (see make fuzz TARGET=list), SECONDS
 	@nice -n 10 $(BIN)/python tests/fuzz/run.py $(if $(filter list,$(TARGET)),targets,fuzz $(TARGET) $(SECONDS))
+
+soak: build ## mixed load on one daemon, which must keep nothing of it; MINUTES, SEED
+	@PYTHONPATH=.:tests nice -n 5 $(BIN)/python -m haul --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 # Two flavours that are built beside the release one, and never into it: their modules are in
 # build/<flavour>/lib, and PYTHONPATH says who is to use them.

@@ -198,6 +198,7 @@ def test_metrics(control: Control, neighbour: Neighbour) -> None:
     lines = [line for line in out.splitlines() if line]
     assert (status, len(lines) > 3) == (0, True)
     assert [line for line in lines if not re.fullmatch(r"\S+ \S+", line)] == []
+    assert {"connections", "nodes", "domains"} <= {line.split()[0] for line in lines}
 
 
 def test_many_who_ask_at_once(daemon: Daemon, neighbour: Neighbour) -> None:
