@@ -343,12 +343,11 @@ cdef void domain_died(Core *core, uint32_t domid) noexcept nogil:
 cdef void deaths_retry(Core *core) noexcept nogil:
     """Cleans up after domains for which memory did not suffice earlier."""
     cdef Domain *d = core.domain_list
-    cdef Domain *next
     while d != NULL and core.deaths_due > 0:
-        next = d.next
-        if d.dying:
-            take_away(core, d, NULL)
-        d = next
+        if d.dying and take_away(core, d, NULL) == XS_OK:
+            d = core.domain_list # others may have gone with it: see domain_tidy
+        else:
+            d = d.next
 
 
 cdef bint domain_was_shut_down(Core *core, uint32_t domid) noexcept nogil:
