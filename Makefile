@@ -23,6 +23,7 @@ SOURCES := $(COMPILED) $(shell find xsd -name '*.py' -o -name '*.pyi')
 SEED ?= 1
 SEEDS ?= 1
 STEPS ?= 10000
+COUNT ?= 50
 JOBS ?= $(shell nproc)
 TARGET ?= all
 SECONDS ?= 60
@@ -30,7 +31,7 @@ STORE ?= xsd
 REQUESTS ?= 20000
 MINUTES ?= 60
 
-.PHONY: help run build test quick lint bench realxen sim witness fuzz soak asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench realxen sim witness fuzz soak mutants asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,10 @@ fuzz: build ## look for faults; TARGET (see make fuzz TARGET=list), SECONDS
 
 soak: build ## mixed load on one daemon, which must keep nothing of it; MINUTES, SEED
 	@PYTHONPATH=.:tests nice -n 5 $(BIN)/python -m haul --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+mutants: build ## one-line faults, one at a time: who notices? COUNT, SEED, JOBS
+	@PYTHONPATH=.:tests nice -n 10 $(BIN)/python -m mutation --count $(COUNT) --seed $(SEED) \
+		--jobs $(JOBS) $(ARGS)
 
 # Two flavours that are built beside the release one, and never into it: their modules are in
 # build/<flavour>/lib, and PYTHONPATH says who is to use them.
