@@ -62,18 +62,10 @@ def _value(figure: Figure, samples: Sequence[Sample]) -> Value | None:
 
 
 def _limit(goal: Goal, values: Mapping[str, Value], ours: Mapping[str, Value]) -> float | None:
-    match goal.of:
-        case "value":
-            return goal.factor
-        case "floor":
-            floor = values.get(FLOOR)
-            return None if floor is None else goal.factor * floor.median
-        case "figure":
-            other = ours.get(goal.figure)
-            return None if other is None else goal.factor * other.median
-        case "peers":
-            peers = [v.median for name, v in values.items() if name not in (OURS, FLOOR)]
-            return goal.factor * min(peers) if peers else None
+    floor = values.get(FLOOR)
+    peers = [value.median for name, value in values.items() if name not in (OURS, FLOOR)]
+    medians = {name: value.median for name, value in ours.items()}
+    return goal.limit(None if floor is None else floor.median, peers, medians)
 
 
 def lines(

@@ -9,14 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import machine, report
 from bench.build import OUTPUT, Programs, build
-from bench.rows import Row, Scale, create, rows
+from bench.rows import Row, Scale, rows
+from bench.sampling import Conditions, Result, Runner
 from bench.servers import (
-    FLOOR,
     PEERS,
     AbsentError,
     Server,
@@ -33,12 +33,6 @@ from bench.servers import (
 
 REPEATS: Mapping[Scale, int] = {"tiny": 1, "normal": 3, "full": 5}
 LIMIT_S: Mapping[Scale, int] = {"tiny": 5, "normal": 20, "full": 120}
-# What a call of the load client may take beside what it measures: setting up, draining, resting.
-SLACK_S = 180
-
-
-class LoadError(Exception):
-    """The load client found a wrong reply, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,122 +52,6 @@ class Options:
     realtime: bool
     """Whether servers and client run ahead of everything else on the machine."""
     output: Path
-
-
-@dataclass(slots=True)
-class Result:
-    """All samples of one row, by server, and what went wrong."""
-
-    row: Row
-    samples: dict[str, list[dict[str, object]]] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-    not_run: dict[str, str] = field(default_factory=dict)
-    """Servers that could not take part, and why."""
-
-    def checksums(self) -> dict[str, list[object]]:
-        """Checksums of the replies by server; every server must have the same one, once."""
-        found: dict[str, list[object]] = {}
-        for name, samples in self.samples.items():
-            sums = {sample.get("checksum") for sample in samples} - {None}
-            if sums:
-                found[name] = sorted(sums, key=str)
-        return found
-
-    def agree(self) -> bool:
-        """Whether all repeats on all servers were answered alike."""
-        return len({str(sum_) for sums in self.checksums().values() for sum_ in sums}) <= 1
-
-
-class Runner:
-    """Knows the load client and puts one load after the other on the servers."""
-
-    def __init__(self, programs: Programs, options: Options) -> None:
-        self._programs = programs
-        self._options = options
-
-    def load(self, server: Server, args: Sequence[str]) -> dict[str, object]:
-        """One call of the load client; raises LoadError when a reply was wrong."""
-        limit = LIMIT_S[self._options.scale]
-        command = [
-            str(self._programs.load),
-            *args,
-            *("--socket", str(server.socket)),
-            *("--pid", str(server.pid)),
-            *("--cpu", str(self._options.client_cpu)),
-            *("--limit", str(limit)),
-            *(("--xen", str(server.xen)) if server.xen is not None else ()),
-            *(("--floor",) if server.name == FLOOR else ()),
-        ]
-        try:
-            done = subprocess.run(
-                command, check=False, capture_output=True, text=True, timeout=limit + SLACK_S
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LoadError(f"{args[0]}: still running after {error.timeout} s") from error
-        try:
-            sample = json.loads(done.stdout)
-        except ValueError as error:
-            raise LoadError(f"{args[0]}: {done.stderr.strip() or error}") from error
-        if not isinstance(sample, dict) or "error" in sample or done.returncode != 0:
-            raise LoadError(str(sample))
-        return sample
-
-    def _unmeasured(self, server: Server, args: Sequence[str]) -> None:
-        if self.load(server, args)["truncated"]:
-            raise LoadError(f"{args[0]}: not done in time")
-
-    def prepare(self, server: Server, row: Row) -> None:
-        """Bring the server's tree into the state that the row wants."""
-        if server.name == FLOOR:
-            return
-        if row.leaves is not None and row.leaves != server.leaves:
-            server.leaves = None
-            self._unmeasured(server, ("rm", "--path", "/bench", "--ops", "1"))
-            if row.leaves > 0:
-                self._unmeasured(server, create(row.leaves))
-            server.leaves = row.leaves
-        for args in row.prepare:
-            self._unmeasured(server, args)
-
-    def sample(self, server: Server, row: Row) -> dict[str, object]:
-        """One repeat: the load client's figures, and the server's memory around them."""
-        if server.name != FLOOR:
-            for args in row.before:
-                self._unmeasured(server, args)
-        if row.before or (row.load and row.load[0] in ("create", "rm")):
-            server.leaves = None
-        before = rss_bytes(server.pid)
-        sample = self.load(server, row.load) if row.load else {}
-        after = rss_bytes(server.pid)
-        sample["rss_bytes"] = after
-        sample["rss_growth_bytes"] = after - before
-        sample["rss_above_start_bytes"] = after - server.rss_at_start
-        leaves = sample.get("nodes")
-        if isinstance(leaves, int):
-            # The leaves, their directories, those above, and the two at the top.
-            sample["tree_nodes"] = leaves + -(-leaves // 32) + -(-leaves // 1024) + 2
-        return sample
-
-    def row(self, row: Row, servers: Sequence[Server]) -> Result:
-        """All repeats of a row, the servers taking turns."""
-        result = Result(row)
-        taking_part = [s for s in servers if row.floor or s.name != FLOOR]
-        if row.rings:
-            for server in taking_part:
-                if server.xen is None:
-                    result.not_run[server.name] = "not on a fake Xen of ours"
-            taking_part = [s for s in taking_part if s.xen is not None]
-        for turn in range(row.repeats or self._options.repeats):
-            for server in taking_part:
-                if server.name in result.errors:
-                    continue
-                try:
-                    if turn == 0:
-                        self.prepare(server, row)
-                    result.samples.setdefault(server.name, []).append(self.sample(server, row))
-                except (LoadError, ServerError, OSError) as error:
-                    result.errors[server.name] = str(error)
-        return result
 
 
 def choose(all_rows: Sequence[Row], scale: Scale, chosen: Sequence[str]) -> list[Row]:
@@ -380,7 +258,8 @@ def run(options: Options) -> int:
         names = [server.name for server in servers] + list(absent)
         for reason in absent.values():
             print(f"bench: not run: {reason}", file=sys.stderr)
-        runner = Runner(programs, options)
+        conditions = Conditions(options.client_cpu, LIMIT_S[options.scale], options.repeats)
+        runner = Runner(programs, conditions)
         results = []
         for row in chosen:
             _progress(row.id)

@@ -5,93 +5,20 @@ from a scale: `tiny` runs everything in seconds and measures nothing, `normal` i
 `full` adds the sizes that take minutes.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from bench.goals import Goal
+from bench.rows.row import EMPTY as _EMPTY
+from bench.rows.row import Figure, Kind, Row, Scale, create
+from bench.rows.row import args as _args
+from bench.rows.row import cpu as _cpu
+from bench.rows.row import latencies as _latencies
 
-Scale = Literal["tiny", "normal", "full"]
+__all__ = ["Figure", "Goal", "Kind", "Row", "Scale", "create", "rows"]
 
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """At most `factor` times what `of` says: 1, the floor, the best peer, or another figure."""
-
-    factor: float
-    of: Literal["value", "floor", "peers", "figure"] = "value"
-    figure: str = ""
-
-    def text(self) -> str:
-        """The goal as the table shows it."""
-        match self.of:
-            case "value":
-                return f"<= {self.factor:g}"
-            case "floor":
-                return f"<= {self.factor:g} x floor"
-            case "peers":
-                return "<= peers" if self.factor == 1 else f"<= {self.factor:g} x peers"
-            case "figure":
-                return f"<= {self.factor:g} x {self.figure}"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number taken from a sample: `field` * `scale` / `per`; dots in a field go one level down.
-
-    Suffix "" makes the row's own id the figure's id, any other is appended after a colon.
-    """
-
-    unit: str
-    field: str
-    per: str | None = None
-    scale: float = 1.0
-    suffix: str = ""
-    goal: Goal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One pattern of load, `load` being the arguments of the load client.
-
-    An empty load measures memory only. `leaves`: size of the tree that must stand before, 0 for
-    none, None for any. `prepare` runs once for each server, `before` ahead of every repeat; both
-    unmeasured. `extra` rows run in full mode or when named.
-    """
-
-    id: str
-    what: str
-    figures: tuple[Figure, ...]
-    load: tuple[str, ...] = ()
-    leaves: int | None = None
-    prepare: tuple[tuple[str, ...], ...] = ()
-    before: tuple[tuple[str, ...], ...] = ()
-    floor: bool = True
-    repeats: int | None = None
-    extra: bool = False
-
-    @property
-    def rings(self) -> bool:
-        """Whether guests on rings take part, so that a server must be on a fake Xen."""
-        return "--rings" in self.load
-
-
-def _cpu(goal: Goal | None, per: str = "requests", unit: str = "us/req") -> Figure:
-    return Figure(unit, "server_cpu_ns", per, 1e-3, goal=goal)
-
-
-def _args(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-_EMPTY = _args("rm --path /bench --ops 1")
 _NO_WIDE = _args("rm --path /bench/w --ops 1")
 
 
 def _create(leaves: int) -> str:
-    return f"create --ops {leaves} --nodes {leaves} --depth 32"
-
-
-def create(leaves: int) -> tuple[str, ...]:
-    """Arguments of the load client that build the tree of `leaves` leaves."""
-    return _args(_create(leaves))
+    return " ".join(create(leaves))
 
 
 def _memory(leaves: int) -> list[Row]:
@@ -341,14 +268,6 @@ def _storms(machines: tuple[int, ...], clients: tuple[int, ...]) -> list[Row]:
         for n in clients
     ]
     return rows
-
-
-def _latencies(p99: Goal | None = None) -> tuple[Figure, ...]:
-    return (
-        Figure("us", "latency_ns.p50", scale=1e-3, suffix="p50"),
-        Figure("us", "latency_ns.p99", scale=1e-3, suffix="p99", goal=p99),
-        Figure("us", "latency_ns.p999", scale=1e-3, suffix="p99.9"),
-    )
 
 
 def _rings(ops: int, many: tuple[int, ...], pipelined: tuple[int, ...]) -> list[Row]:
