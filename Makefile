@@ -51,7 +51,7 @@ quick: build ## the tests that together take less than half a minute
 lint: build ## style and types: ruff, clang-format, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --diff .
-	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] tests/*/*.[ch]
+	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] tests/*/*.[ch] bench/*.[ch]
 	@$(BIN)/mypy
 
 bench: build ## the benchmarks; ARGS goes to python -m bench, ARGS=--tiny only tries them

@@ -27,10 +27,10 @@ enum keys { KEYS_RANDOM, KEYS_OWN, KEYS_SAME };
 struct options {
     const char *mode;
     const char *socket;
-    const char *xen;     /* directory of the fake Xen; NULL: there are sockets only */
-    const char *path;    /* for modes that work on one path */
+    const char *xen;        /* directory of the fake Xen; NULL: there are sockets only */
+    const char *path;       /* for modes that work on one path */
     const char *probe_mode; /* what a client on a socket does beside; NULL: there is none */
-    const char *hostile; /* name of what a hostile guest does; NULL: there is none */
+    const char *hostile;    /* name of what a hostile guest does; NULL: there is none */
     pid_t pid;
     int cpu;
     uint64_t ops;
@@ -42,12 +42,13 @@ struct options {
     uint32_t value_bytes;
     uint32_t idle;
     uint32_t watches;
+    uint32_t watchers; /* connections that watch `path` */
     uint32_t limit_s;
     uint32_t every_ms; /* each connection works once in so long */
     uint32_t burst;    /* and does so many operations then */
     enum keys keys;
-    bool rings;        /* the measured connections are guests on their rings */
-    bool sparing;      /* they kick no more than they must */
+    bool rings;   /* the measured connections are guests on their rings */
+    bool sparing; /* they kick no more than they must */
     bool floor;
     bool window;
 };

@@ -72,13 +72,31 @@ size_t answer(uint8_t *out, const struct answers *a, struct header h)
     size_t n = 3;
 
     switch (h.type) {
-    case MSG_READ: text = a->value; n = a->value_bytes; break;
-    case MSG_DIRECTORY: text = a->names; n = a->names_bytes; break;
-    case MSG_GET_PERMS: text = "n0"; break;
-    case MSG_TRANSACTION_START: text = "1"; n = 2; break;
-    case MSG_IS_DOMAIN_INTRODUCED: text = "F"; n = 2; break;
-    case MSG_GET_DOMAIN_PATH: text = "/local/domain/0"; n = 16; break;
-    default: break;
+    case MSG_READ:
+        text = a->value;
+        n = a->value_bytes;
+        break;
+    case MSG_DIRECTORY:
+        text = a->names;
+        n = a->names_bytes;
+        break;
+    case MSG_GET_PERMS:
+        text = "n0";
+        break;
+    case MSG_TRANSACTION_START:
+        text = "1";
+        n = 2;
+        break;
+    case MSG_IS_DOMAIN_INTRODUCED:
+        text = "F";
+        n = 2;
+        break;
+    case MSG_GET_DOMAIN_PATH:
+        text = "/local/domain/0";
+        n = 16;
+        break;
+    default:
+        break;
     }
     h.len = (uint32_t)n;
     memcpy(out, &h, HEADER_BYTES);

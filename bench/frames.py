@@ -7,9 +7,14 @@ from dataclasses import dataclass
 DIRECTORY = 1
 READ = 2
 GET_PERMS = 3
+WATCH = 4
 TRANSACTION_START = 6
 TRANSACTION_END = 7
+INTRODUCE = 8
 WRITE = 11
+MKDIR = 12
+RM = 13
+SET_PERMS = 14
 ERROR = 16
 
 _HEADER = struct.Struct("=IIII")

@@ -37,6 +37,18 @@ static inline void histogram_add(struct histogram *h, uint64_t value)
     }
 }
 
+/* The largest value that belongs into bucket `i`. */
+static inline uint64_t histogram_high(uint32_t i)
+{
+    uint32_t row = i >> HIST_SUB_BITS;
+    uint64_t place = i & ((1u << HIST_SUB_BITS) - 1u);
+
+    if (row == 0) {
+        return place;
+    }
+    return (((1u << HIST_SUB_BITS) + place + 1u) << (row - 1u)) - 1u;
+}
+
 /* The value below which `per_mille` thousandths of all values lie; 0 when there are none. */
 static inline uint64_t histogram_at(const struct histogram *h, uint32_t per_mille)
 {
@@ -46,10 +58,7 @@ static inline uint64_t histogram_at(const struct histogram *h, uint32_t per_mill
     for (uint32_t i = 0; i < HIST_BUCKETS && h->count > 0; i++) {
         seen += h->bucket[i];
         if (seen >= wanted) {
-            uint32_t row = i >> HIST_SUB_BITS;
-            uint64_t place = i & ((1u << HIST_SUB_BITS) - 1u);
-            uint64_t low = row == 0 ? place : ((1u << HIST_SUB_BITS) + place) << (row - 1u);
-            uint64_t high = row == 0 ? low : low + ((uint64_t)1 << (row - 1u)) - 1u;
+            uint64_t high = histogram_high(i);
 
             return high < h->max ? high : h->max;
         }

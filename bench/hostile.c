@@ -97,7 +97,8 @@ static void fill(struct hostile *h)
             }
             queue_next(h);
         }
-        n = transport_send(&h->transport, h->out.data + h->out.start, h->out.end - h->out.start);
+        n = transport_send(&h->transport, h->out.data + h->out.start,
+                           h->out.end - h->out.start);
         h->out.start += n;
     } while (n > 0);
 }
@@ -148,7 +149,8 @@ static void corrupt(struct hostile *h)
         __atomic_store_n(&r->rsp_cons, odd | 0x40000000u, __ATOMIC_SEQ_CST);
         __atomic_store_n(&r->req_prod, 40, __ATOMIC_SEQ_CST);
         break;
-    default: __atomic_store_n(&r->req_prod, 1024, __ATOMIC_SEQ_CST);
+    default:
+        __atomic_store_n(&r->req_prod, 1024, __ATOMIC_SEQ_CST);
     }
     h->introduced++;
     h->requests++;

@@ -8,7 +8,8 @@
 
 enum {
     INPUT_BYTES = 32 << 10,
-    FRAME_BYTES_MAX = 16 << 20, /* oxenstored sends lists longer than the protocol's 4096 bytes */
+    FRAME_BYTES_MAX =
+        16 << 20, /* oxenstored sends lists longer than the protocol's 4096 bytes */
 };
 
 void conn_flush(struct conn *c)
@@ -63,11 +64,16 @@ static void lane_choose_keys(struct lane *lane)
 
     for (uint32_t i = 0; i < KEYS; i++) {
         switch (g->options->keys) {
-        case KEYS_RANDOM: lane->blanks.key[i] = lane_random(lane) % nodes; break;
-        case KEYS_OWN:
-            lane->blanks.key[i] = (lane->blanks.lane * share + lane_random(lane) % share) % nodes;
+        case KEYS_RANDOM:
+            lane->blanks.key[i] = lane_random(lane) % nodes;
             break;
-        case KEYS_SAME: lane->blanks.key[i] = i % nodes; break;
+        case KEYS_OWN:
+            lane->blanks.key[i] =
+                (lane->blanks.lane * share + lane_random(lane) % share) % nodes;
+            break;
+        case KEYS_SAME:
+            lane->blanks.key[i] = i % nodes;
+            break;
         }
     }
 }
@@ -90,6 +96,11 @@ static size_t step_payload(char *out, const struct step *step, const struct lane
     path = len;
     if (lane->in_parts) {
         return len + (size_t)snprintf(out + len, cap - len, "%" PRIu64, lane->offset) + 1;
+    }
+    for (size_t i = 0; i < len && step->type == MSG_CONTROL; i++) {
+        if (out[i] == ',') {
+            out[i] = '\0';
+        }
     }
     if (step->arg == NULL || step->type == MSG_READ) {
         return len;
@@ -209,8 +220,9 @@ static void lane_complain(const struct lane *lane, const char *what, const uint8
     char path[256];
     const struct group *g = lane->conn->group;
     const struct step *step = &g->script->steps[lane->step];
-    size_t len = step->path == NULL ? 0 : template_fill(path, sizeof(path) - 1, step->path,
-                                                        &lane->blanks);
+    size_t len = step->path == NULL
+                     ? 0
+                     : template_fill(path, sizeof(path) - 1, step->path, &lane->blanks);
 
     path[len] = '\0';
     fail("%s, step %u, request type %u, path '%s': %s: '%.*s'", g->script->name, lane->step,
@@ -228,7 +240,12 @@ static void lane_check(struct lane *lane, const uint8_t *payload, size_t n)
     if (g->options->floor) {
         return;
     }
+    if ((step->flags & STEP_CONFLICT) != 0) {
+        lane_complain(lane, "not EAGAIN", payload, n);
+    }
     switch (lane->sent_type) {
+    case MSG_CONTROL:
+        return;
     case MSG_READ:
         if (step->arg == NULL) {
             return;
@@ -254,7 +271,8 @@ static void lane_check(struct lane *lane, const uint8_t *payload, size_t n)
         }
         return;
     case MSG_DIRECTORY_PART:
-    case MSG_TRANSACTION_START: return;
+    case MSG_TRANSACTION_START:
+        return;
     default:
         if (!payload_is(payload, n, "OK")) {
             lane_complain(lane, "not OK", payload, n);
@@ -268,6 +286,10 @@ static bool lane_take_error(struct lane *lane, const uint8_t *payload, size_t n)
     struct group *g = lane->conn->group;
     const struct step *step = &g->script->steps[lane->step];
 
+    if ((step->flags & STEP_ANY) != 0 ||
+        ((step->flags & STEP_CONFLICT) != 0 && payload_is(payload, n, "EAGAIN"))) {
+        return false;
+    }
     if (step->type == MSG_TRANSACTION_END && payload_is(payload, n, "EAGAIN")) {
         g->retries++;
         lane->hash = lane->hash_at_start;
@@ -372,7 +394,8 @@ static void conn_take(struct conn *c, const struct header *h, const uint8_t *pay
     if (h->req_id != c->expected_req_id++) {
         fail("reply with req_id %u where %u was due", h->req_id, c->expected_req_id - 1);
     }
-    if (h->tx_id != (c->group->script->steps[lane->step].flags & STEP_IN_TX ? lane->tx_id : 0)) {
+    if (h->tx_id !=
+        (c->group->script->steps[lane->step].flags & STEP_IN_TX ? lane->tx_id : 0)) {
         fail("reply with tx_id %u that the request did not have", h->tx_id);
     }
     lane_take(lane, h, payload, now);

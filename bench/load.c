@@ -75,27 +75,28 @@ static void idle_open(const struct options *o)
 
 /* ---- connect, one operation, close ---------------------------------------------------------- */
 
-/* A client that lives for one READ of the probe's node; returns the reply's hash. */
-static uint64_t churn_once(const struct options *o, uint32_t req_id)
+/* A client comes for one READ of the probe's node; returns the reply's hash. */
+static uint64_t churn_once(const struct options *o, struct toolstack *t, uint32_t req_id)
 {
     static const char path[] = "/bench/probe";
-    struct toolstack t;
     struct answer a;
 
-    toolstack_open(&t, o->socket, req_id);
-    toolstack_ask(&t, MSG_READ, path, sizeof(path), &a);
+    toolstack_open(t, o->socket, req_id);
+    toolstack_ask(t, MSG_READ, path, sizeof(path), &a);
     if (a.header.type != MSG_READ ||
         (!o->floor && (a.header.len != 5 || memcmp(a.payload, "value", 5) != 0))) {
         fail("a short-lived client read '%s'", (const char *)a.payload);
     }
-    toolstack_close(&t);
     return fnv(fnv(FNV_START, &a.header.type, sizeof(a.header.type)), a.payload, a.header.len);
 }
 
-static void measure_churn(const struct options *o)
+/* Clients that live for one READ each: one after the other, or, in a crowd, none of them goes
+ * before the last has come. */
+static void measure_churn(const struct options *o, bool crowd)
 {
     static struct histogram latency;
     struct result r = {.complete = true, .latency = &latency};
+    struct toolstack *clients = make(crowd ? o->ops : 1, sizeof(*clients));
     uint64_t deadline;
 
     script_run_once(o, "probe-before");
@@ -104,12 +105,19 @@ static void measure_churn(const struct options *o)
     for (uint64_t i = 0; i < o->ops && r.complete; i++) {
         uint64_t begun = now_ns();
 
-        r.checksum += churn_once(o, (uint32_t)i);
+        r.checksum += churn_once(o, &clients[crowd ? i : 0], (uint32_t)i);
+        if (!crowd) {
+            toolstack_close(&clients[0]);
+        }
         r.ops++;
         histogram_add(&latency, now_ns() - begun);
         r.complete = begun < deadline || i + 1 == o->ops;
     }
+    for (uint64_t i = 0; crowd && i < r.ops; i++) {
+        toolstack_close(&clients[i]);
+    }
     result_end(&r, o);
+    free(clients);
     r.requests = r.ops;
     result_print(&r, o);
 }
@@ -122,9 +130,24 @@ struct scene {
     struct group main;
     struct group probe;
     struct group again;
+    struct group watchers;
     struct hostile hostile;
     struct phase phase;
 };
+
+/* Connections with a watch on the path that is going to change, their first event taken. */
+static void watchers_open(const struct options *o, struct group *g)
+{
+    struct phase phase = {.main = g, .limit_s = o->limit_s};
+
+    group_open(g, o, script_find("watcher"), o->watchers, 1, NULL, 0);
+    group_reset(g, g->script, o->watchers);
+    if (!phase_run(&phase)) {
+        fail("%u watchers: not placed within %u s", o->watchers, o->limit_s);
+    }
+    phase_await_events(&phase, o->watchers);
+    g->events = 0;
+}
 
 static void scene_open(struct scene *s, const struct options *o, const struct script *script)
 {
@@ -148,6 +171,10 @@ static void scene_open(struct scene *s, const struct options *o, const struct sc
     if (o->hostile != NULL) {
         hostile_open(&s->hostile, o->hostile, &s->host, o->value_bytes);
     }
+    if (o->watchers > 0) {
+        watchers_open(o, &s->watchers);
+        s->phase.watchers = &s->watchers;
+    }
 }
 
 static bool scene_run(struct scene *s, uint64_t ops)
@@ -159,6 +186,7 @@ static bool scene_run(struct scene *s, uint64_t ops)
         group_reset(&s->again, s->again.script, 0);
     }
     group_reset(&s->main, s->main.script, ops);
+    s->phase.events_due = ops * s->main.script->count * s->watchers.conn_count;
     return phase_run(&s->phase);
 }
 
@@ -217,6 +245,9 @@ static void scene_account(const struct options *o, struct result *r)
 static void scene_close(struct scene *s, const struct options *o)
 {
     group_close(&s->main);
+    if (s->phase.watchers != NULL) {
+        group_close(&s->watchers);
+    }
     if (s->phase.probe != NULL) {
         group_close(&s->probe);
     }
@@ -232,6 +263,21 @@ static void scene_close(struct scene *s, const struct options *o)
     if (o->rings) {
         guests_depart(o, &s->host);
     }
+}
+
+/* What machines have left behind that were stopped by the time limit. */
+static void storm_undo(const struct options *o)
+{
+    struct group g;
+    struct phase phase = {.main = &g, .limit_s = STALL_S};
+    uint32_t machines = o->connections * o->depth;
+
+    group_open(&g, o, script_find("storm-undo"), 1, machines, NULL, 0);
+    group_reset(&g, g.script, machines);
+    if (!phase_run(&phase)) {
+        fail("%u machines: not cleaned up within %d s", machines, STALL_S);
+    }
+    group_close(&g);
 }
 
 static void measure_script(const struct options *o, const struct script *script)
@@ -269,7 +315,7 @@ static void measure_script(const struct options *o, const struct script *script)
     r.requests = main->requests;
     r.retries = main->retries;
     r.probe_retries = scene.probe.retries;
-    r.events = main->events;
+    r.events = main->events + scene.watchers.events;
     r.names = main->names;
     r.checksum = group_hash(main);
     latency = main->latency;
@@ -278,6 +324,9 @@ static void measure_script(const struct options *o, const struct script *script)
     r.hostile = scene.phase.hostile;
     r.introductions = scene.again.ops;
     scene_close(&scene, o);
+    if (!r.complete && strcmp(o->mode, "storm") == 0) {
+        storm_undo(o);
+    }
     script_run_once(o, script->after);
     result_print(&r, o);
 }
@@ -286,38 +335,43 @@ static void measure_script(const struct options *o, const struct script *script)
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "usage: load MODE --socket PATH [options]\n\n"
-            "  -s --socket PATH      the server's unix socket\n"
-            "  -p --pid PID          the server's process, for its CPU time\n"
-            "  -a --cpu N            run on this CPU only\n"
-            "  -n --ops N            operations in all (default 1000)\n"
-            "  -m --warm N           operations before those, unmeasured (default 0)\n"
-            "  -c --connections N    connections (default 1)\n"
-            "  -d --depth N          requests under way on each connection (default 1)\n"
-            "  -k --value N          bytes of a leaf's value (default 16)\n"
-            "  -N --nodes N          leaves in the tree (default 1000)\n"
-            "  -K --keys HOW         leaves used: random, own (of each lane), same\n"
-            "  -i --idle N           connections that do nothing, beside\n"
-            "  -w --watches N        watches on paths that nobody touches, beside\n"
-            "  -r --path PATH        for modes that work on one path (default /bench/w)\n"
-            "  -b --probe            a synchronous reader beside; its latencies are reported\n"
-            "  -B --probe-tx         the same with a transaction that reads a node of domain 1\n"
-            "  -x --xen DIR          the fake Xen that the server runs on\n"
-            "  -g --rings            connections, idle ones too, are guests on their rings\n"
-            "  -S --sparing          guests kick only a daemon that had taken all\n"
-            "  -e --every MS         each connection works in bursts, one in so long\n"
-            "  -u --burst N          operations of a burst (default 1)\n"
-            "  -q --quiet N          operations measured before anything disturbs\n"
-            "  -h --hostile WHAT     what domain 1 does; see below\n"
-            "  -W --window           refill a pipeline at once, not batch by batch\n"
-            "  -f --floor            the server is the echo floor: check less, no checksum\n"
-            "  -t --limit SECONDS    time for what is measured (default 60)\n\n"
-            "Modes:\n");
+    fprintf(
+        stderr,
+        "usage: load MODE --socket PATH [options]\n\n"
+        "  -s --socket PATH      the server's unix socket\n"
+        "  -p --pid PID          the server's process, for its CPU time\n"
+        "  -a --cpu N            run on this CPU only\n"
+        "  -n --ops N            operations in all (default 1000)\n"
+        "  -m --warm N           operations before those, unmeasured (default 0)\n"
+        "  -c --connections N    connections (default 1)\n"
+        "  -d --depth N          requests under way on each connection (default 1)\n"
+        "  -k --value N          bytes of a leaf's value (default 16)\n"
+        "  -N --nodes N          leaves in the tree (default 1000)\n"
+        "  -K --keys HOW         leaves used: random, own (of each lane), same\n"
+        "  -i --idle N           connections that do nothing, beside\n"
+        "  -w --watches N        watches on paths that nobody touches, beside\n"
+        "  -v --watchers N       connections that watch --path; measured until they have\n"
+        "                        an event for each request\n"
+        "  -r --path PATH        for modes that work on one path (default /bench/w)\n"
+        "  -b --probe            a synchronous reader beside; its latencies are reported\n"
+        "  -B --probe-tx         the same with a transaction that reads a node of domain 1\n"
+        "  -x --xen DIR          the fake Xen that the server runs on\n"
+        "  -g --rings            connections, idle ones too, are guests on their rings\n"
+        "  -S --sparing          guests kick only a daemon that had taken all\n"
+        "  -e --every MS         each connection works in bursts, one in so long\n"
+        "  -u --burst N          operations of a burst (default 1)\n"
+        "  -q --quiet N          operations measured before anything disturbs\n"
+        "  -h --hostile WHAT     what domain 1 does; see below\n"
+        "  -W --window           refill a pipeline at once, not batch by batch\n"
+        "  -f --floor            the server is the echo floor: check less, no checksum\n"
+        "  -t --limit SECONDS    time for what is measured (default 60)\n\n"
+        "Modes:\n");
     for (uint32_t i = 0; script_at(i) != NULL; i++) {
         fprintf(stderr, "  %-12s %s\n", script_at(i)->name, script_at(i)->help);
     }
-    fprintf(stderr, "  %-12s %s\n\nHostile guests:", "churn", "connect, one READ, close");
+    fprintf(stderr, "  %-12s %s\n", "churn", "connect, one READ, close");
+    fprintf(stderr, "  %-12s %s\n\nHostile guests:", "crowd",
+            "the same, none before all have come");
     for (uint32_t i = 0; hostile_name(i) != NULL; i++) {
         fprintf(stderr, " %s", hostile_name(i));
     }
@@ -356,51 +410,119 @@ static enum keys keys_named(const char *text)
 static void options_parse(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"socket", required_argument, NULL, 's'}, {"pid", required_argument, NULL, 'p'},
-        {"cpu", required_argument, NULL, 'a'},    {"ops", required_argument, NULL, 'n'},
-        {"warm", required_argument, NULL, 'm'},   {"connections", required_argument, NULL, 'c'},
-        {"depth", required_argument, NULL, 'd'},  {"value", required_argument, NULL, 'k'},
-        {"nodes", required_argument, NULL, 'N'},  {"keys", required_argument, NULL, 'K'},
-        {"idle", required_argument, NULL, 'i'},   {"watches", required_argument, NULL, 'w'},
-        {"path", required_argument, NULL, 'r'},   {"probe", no_argument, NULL, 'b'},
-        {"window", no_argument, NULL, 'W'},       {"floor", no_argument, NULL, 'f'},
-        {"limit", required_argument, NULL, 't'},  {"probe-tx", no_argument, NULL, 'B'},
-        {"xen", required_argument, NULL, 'x'},    {"rings", no_argument, NULL, 'g'},
-        {"sparing", no_argument, NULL, 'S'},      {"every", required_argument, NULL, 'e'},
-        {"burst", required_argument, NULL, 'u'},  {"hostile", required_argument, NULL, 'h'},
-        {"quiet", required_argument, NULL, 'q'},  {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},
+        {"pid", required_argument, NULL, 'p'},
+        {"cpu", required_argument, NULL, 'a'},
+        {"ops", required_argument, NULL, 'n'},
+        {"warm", required_argument, NULL, 'm'},
+        {"connections", required_argument, NULL, 'c'},
+        {"depth", required_argument, NULL, 'd'},
+        {"value", required_argument, NULL, 'k'},
+        {"nodes", required_argument, NULL, 'N'},
+        {"keys", required_argument, NULL, 'K'},
+        {"idle", required_argument, NULL, 'i'},
+        {"watches", required_argument, NULL, 'w'},
+        {"path", required_argument, NULL, 'r'},
+        {"probe", no_argument, NULL, 'b'},
+        {"window", no_argument, NULL, 'W'},
+        {"floor", no_argument, NULL, 'f'},
+        {"limit", required_argument, NULL, 't'},
+        {"probe-tx", no_argument, NULL, 'B'},
+        {"xen", required_argument, NULL, 'x'},
+        {"rings", no_argument, NULL, 'g'},
+        {"sparing", no_argument, NULL, 'S'},
+        {"every", required_argument, NULL, 'e'},
+        {"burst", required_argument, NULL, 'u'},
+        {"hostile", required_argument, NULL, 'h'},
+        {"quiet", required_argument, NULL, 'q'},
+        {"watchers", required_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
-    while ((c = getopt_long(argc, argv, "s:p:a:n:m:c:d:k:N:K:i:w:r:bBWfx:gSe:u:h:q:t:", names,
+    while ((c = getopt_long(argc, argv, "s:p:a:n:m:c:d:k:N:K:i:w:v:r:bBWfx:gSe:u:h:q:t:", names,
                             NULL)) != -1) {
         switch (c) {
-        case 's': o->socket = optarg; break;
-        case 'p': o->pid = (pid_t)number(optarg, INT32_MAX); break;
-        case 'a': o->cpu = (int)number(optarg, CPU_SETSIZE - 1); break;
-        case 'n': o->ops = number(optarg, 1000000000); break;
-        case 'm': o->warm = number(optarg, 1000000000); break;
-        case 'c': o->connections = (uint32_t)number(optarg, MAX_CONNECTIONS); break;
-        case 'd': o->depth = (uint32_t)number(optarg, MAX_LANES); break;
-        case 'k': o->value_bytes = (uint32_t)number(optarg, 2048); break;
-        case 'N': o->nodes = number(optarg, 100000000); break;
-        case 'K': o->keys = keys_named(optarg); break;
-        case 'i': o->idle = (uint32_t)number(optarg, MAX_CONNECTIONS); break;
-        case 'w': o->watches = (uint32_t)number(optarg, MAX_LANES); break;
-        case 'r': o->path = optarg; break;
-        case 'b': o->probe_mode = "probe"; break;
-        case 'B': o->probe_mode = "probe-tx"; break;
-        case 'x': o->xen = optarg; break;
-        case 'g': o->rings = true; break;
-        case 'S': o->sparing = true; break;
-        case 'e': o->every_ms = (uint32_t)number(optarg, 3600000); break;
-        case 'u': o->burst = (uint32_t)number(optarg, 1000000); break;
-        case 'h': o->hostile = optarg; break;
-        case 'q': o->quiet = number(optarg, 1000000000); break;
-        case 'W': o->window = true; break;
-        case 'f': o->floor = true; break;
-        case 't': o->limit_s = (uint32_t)number(optarg, 3600); break;
-        default: usage();
+        case 's':
+            o->socket = optarg;
+            break;
+        case 'p':
+            o->pid = (pid_t)number(optarg, INT32_MAX);
+            break;
+        case 'a':
+            o->cpu = (int)number(optarg, CPU_SETSIZE - 1);
+            break;
+        case 'n':
+            o->ops = number(optarg, 1000000000);
+            break;
+        case 'm':
+            o->warm = number(optarg, 1000000000);
+            break;
+        case 'c':
+            o->connections = (uint32_t)number(optarg, MAX_CONNECTIONS);
+            break;
+        case 'd':
+            o->depth = (uint32_t)number(optarg, MAX_LANES);
+            break;
+        case 'k':
+            o->value_bytes = (uint32_t)number(optarg, 2048);
+            break;
+        case 'N':
+            o->nodes = number(optarg, 100000000);
+            break;
+        case 'K':
+            o->keys = keys_named(optarg);
+            break;
+        case 'i':
+            o->idle = (uint32_t)number(optarg, MAX_CONNECTIONS);
+            break;
+        case 'w':
+            o->watches = (uint32_t)number(optarg, MAX_LANES);
+            break;
+        case 'v':
+            o->watchers = (uint32_t)number(optarg, MAX_CONNECTIONS);
+            break;
+        case 'r':
+            o->path = optarg;
+            break;
+        case 'b':
+            o->probe_mode = "probe";
+            break;
+        case 'B':
+            o->probe_mode = "probe-tx";
+            break;
+        case 'x':
+            o->xen = optarg;
+            break;
+        case 'g':
+            o->rings = true;
+            break;
+        case 'S':
+            o->sparing = true;
+            break;
+        case 'e':
+            o->every_ms = (uint32_t)number(optarg, 3600000);
+            break;
+        case 'u':
+            o->burst = (uint32_t)number(optarg, 1000000);
+            break;
+        case 'h':
+            o->hostile = optarg;
+            break;
+        case 'q':
+            o->quiet = number(optarg, 1000000000);
+            break;
+        case 'W':
+            o->window = true;
+            break;
+        case 'f':
+            o->floor = true;
+            break;
+        case 't':
+            o->limit_s = (uint32_t)number(optarg, 3600);
+            break;
+        default:
+            usage();
         }
     }
     if (optind + 1 != argc || o->socket == NULL || o->connections == 0 || o->depth == 0 ||
@@ -421,8 +543,14 @@ static void options_parse(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static struct options o = {.path = "/bench/w", .cpu = -1, .ops = 1000, .nodes = 1000,
-                               .connections = 1, .depth = 1, .value_bytes = 16, .limit_s = 60,
+    static struct options o = {.path = "/bench/w",
+                               .cpu = -1,
+                               .ops = 1000,
+                               .nodes = 1000,
+                               .connections = 1,
+                               .depth = 1,
+                               .value_bytes = 16,
+                               .limit_s = 60,
                                .burst = 1};
     static struct group watches;
     struct rlimit files;
@@ -447,8 +575,8 @@ int main(int argc, char **argv)
         watches_place(&o, &watches);
     }
     script = script_find(o.mode);
-    if (strcmp(o.mode, "churn") == 0) {
-        measure_churn(&o);
+    if (strcmp(o.mode, "churn") == 0 || strcmp(o.mode, "crowd") == 0) {
+        measure_churn(&o, o.mode[1] == 'r');
     } else if (script != NULL && script->help != NULL) {
         measure_script(&o, script);
     } else {

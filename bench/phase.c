@@ -145,13 +145,13 @@ static void phase_begin(struct phase *p)
     if (p->epoll < 0 || epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->timer, &timer) != 0) {
         fail("epoll: %s", strerror(errno));
     }
-    if (p->host != NULL &&
-        epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->host->mailbox, &mail) != 0) {
+    if (p->host != NULL && epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->host->mailbox, &mail) != 0) {
         fail("epoll: %s", strerror(errno));
     }
     group_watch(p, p->main);
     group_watch(p, p->probe);
     group_watch(p, p->again);
+    group_watch(p, p->watchers);
 }
 
 static void phase_end(struct phase *p)
@@ -163,6 +163,12 @@ static void phase_end(struct phase *p)
 static uint32_t group_busy(const struct group *g)
 {
     return g == NULL ? 0 : g->busy;
+}
+
+static bool main_done(const struct phase *p)
+{
+    return p->main->busy == 0 &&
+           (p->watchers == NULL || p->watchers->events >= p->events_due || p->stopping);
 }
 
 bool phase_run(struct phase *p)
@@ -181,12 +187,12 @@ bool phase_run(struct phase *p)
         group_start(p->again);
     }
     group_start(p->main);
-    while (p->main->busy > 0 || group_busy(p->probe) > 0 || group_busy(p->again) > 0) {
+    while (!main_done(p) || group_busy(p->probe) > 0 || group_busy(p->again) > 0) {
         phase_turn(p);
-        if (p->main->busy == 0 && main_done_ns == 0) {
+        if (main_done(p) && main_done_ns == 0) {
             main_done_ns = now_ns();
         }
-        if (p->main->busy == 0 && !p->stopping && now_ns() > main_done_ns + PROBE_AFTER_NS) {
+        if (main_done(p) && !p->stopping && now_ns() > main_done_ns + PROBE_AFTER_NS) {
             phase_stop(p);
         }
     }

@@ -3,6 +3,7 @@
  *
  *      phase ──┬── main       the measured clients
  *              ├── probe      one synchronous client on a socket beside them, without end
+ *              ├── watchers   connections that take events; done when all of them have come
  *              ├── hostile    a guest that disturbs both, and `again`, who lets it start afresh
  *              ├── epoll      sockets of all of these, and the mailbox of all guests
  *              └── timer      the next burst of a paced group; set once for each, since setting
@@ -18,6 +19,8 @@ struct phase {
     struct group *main;
     struct group *probe;     /* NULL: none */
     struct group *again;     /* NULL: none */
+    struct group *watchers;  /* NULL: none */
+    uint64_t events_due;     /* of the watchers in all */
     struct hostile *hostile; /* NULL: none */
     struct host *host;       /* NULL: there are sockets only */
     uint32_t limit_s;
@@ -29,7 +32,8 @@ struct phase {
     bool truncated;
 };
 
-/* Runs `main` until its operations are done or time is up; returns whether they were. With a
+/* Runs `main` until its operations are done, and watchers have their events, or time is up;
+ * returns whether they were. With a
  * probe beside it, the probe begins alone, and goes on for a while after: work put off until
  * after the reply hurts too. */
 bool phase_run(struct phase *p);

@@ -92,9 +92,16 @@ static void print_latency(const char *name, const struct histogram *h)
         return;
     }
     printf(", \"%s\": {\"count\": %" PRIu64 ", \"p50\": %" PRIu64 ", \"p99\": %" PRIu64
-           ", \"p999\": %" PRIu64 ", \"max\": %" PRIu64 "}",
+           ", \"p999\": %" PRIu64 ", \"max\": %" PRIu64 ", \"buckets\": [",
            name, h->count, histogram_at(h, 500), histogram_at(h, 990), histogram_at(h, 999),
            h->max);
+    for (uint32_t i = 0, printed = 0; i < HIST_BUCKETS; i++) {
+        if (h->bucket[i] > 0) {
+            printf("%s[%" PRIu64 ", %" PRIu64 "]", printed++ > 0 ? ", " : "", histogram_high(i),
+                   h->bucket[i]);
+        }
+    }
+    printf("]}");
 }
 
 static void print_text(const char *name, const char *text)
@@ -126,10 +133,11 @@ void result_print(const struct result *r, const struct options *o)
     bool known = o->pid > 0;
 
     printf("{\"mode\": \"%s\", \"connections\": %u, \"depth\": %u, \"idle\": %u, "
-           "\"watches\": %u, \"nodes\": %" PRIu64 ", \"ops\": %" PRIu64 ", \"requests\": %" PRIu64
-           ", \"retries\": %" PRIu64 ", \"events\": %" PRIu64 ", \"names\": %" PRIu64,
-           o->mode, o->connections, o->depth, o->idle, o->watches, o->nodes, r->ops, r->requests,
-           r->retries, r->events, r->names);
+           "\"watches\": %u, \"nodes\": %" PRIu64 ", \"ops\": %" PRIu64
+           ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"events\": %" PRIu64
+           ", \"names\": %" PRIu64,
+           o->mode, o->connections, o->depth, o->idle, o->watches, o->nodes, r->ops,
+           r->requests, r->retries, r->events, r->names);
     printf(", \"truncated\": %s, \"wall_ns\": %" PRIu64 ", \"client_cpu_ns\": %" PRIu64,
            r->complete ? "false" : "true", r->wall_ns, r->client_ns);
     print_per("server_cpu_ns", r->server_ns, 1, known);

@@ -75,7 +75,7 @@ class Runner:
         limit = min(limit_s or self._conditions.limit_s, self._conditions.limit_s)
         command = [
             str(self._programs.load),
-            *args,
+            *(word.replace("{here}", str(server.socket.parent)) for word in args),
             *("--socket", str(server.socket)),
             *("--pid", str(server.pid)),
             *("--cpu", str(self._conditions.client_cpu)),
@@ -140,10 +140,13 @@ class Runner:
         return sample
 
     def _in_process(self, row: Row, result: Result) -> None:
-        measure = engine.counted if row.kind == "count" else engine.timed
+        cpu = self._conditions.client_cpu
         try:
-            for _ in range(row.repeats or self._conditions.repeats):
-                sample = measure(row.load, self._conditions.client_cpu)
+            for turn in range(row.repeats or self._conditions.repeats):
+                if row.kind == "count":
+                    sample = engine.counted(row.load, cpu, turn)
+                else:
+                    sample = engine.timed(row.load, cpu)
                 result.samples.setdefault(OURS, []).append(sample)
         except engine.AbsentError as error:
             result.not_run[OURS] = str(error)

@@ -11,8 +11,9 @@
  *     %p         directory of the leaf of key 0         %r   path given on the command line
  *     %d         domid of the simulated domain          %u   its uuid
  *     %g         domid of the guest                     %c0..%c3  value of leaf 0 .. 3
+ *     %h, %k     hundreds of the sequence number, and what is left
  *
- * and in the argument of SET_PERMS a comma stands for NUL. The argument of a READ, if there is
+ * and in the argument of SET_PERMS, and in all of CONTROL, a comma stands for NUL. The argument of a READ, if there is
  * one, is the value expected. Leaf i of the tree is /bench/t/<i/1024>/<i/32%32>/<i%32>: every
  * directory but the first has at most 32 children, however large the tree. On a guest's ring leaf
  * i is data/<i> in its own home, and there are GUEST_LEAVES of them. Over a socket the guest is
@@ -28,6 +29,8 @@ enum {
     STEP_IN_TX = 1,     /* sent with the id of the lane's transaction */
     STEP_ABSENT_OK = 2, /* ENOENT is an answer like any other */
     STEP_LIST = 4,      /* DIRECTORY, continued with DIRECTORY_PART when it does not fit */
+    STEP_CONFLICT = 8,  /* EAGAIN is the answer that must come */
+    STEP_ANY = 16,      /* whatever the answer: not every server knows this */
 };
 
 enum { KEYS = 4, GUEST_LEAVES = 4 };
