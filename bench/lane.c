@@ -28,6 +28,7 @@ void conn_flush(struct conn *c)
 
         if (lane->begun_ns == 0) {
             lane->begun_ns = now;
+            lane->begun_server_ns = c->group->clocked ? clock_ns(c->group->server_clock) : 0;
         }
     }
     c->unsent = 0;
@@ -371,6 +372,9 @@ static void lane_take(struct lane *lane, const struct header *h, const uint8_t *
     }
     g->ops++;
     histogram_add(&g->latency, now - lane->begun_ns);
+    if (g->clocked) {
+        histogram_add(&g->served, clock_ns(g->server_clock) - lane->begun_server_ns);
+    }
     lane_begin(lane);
 }
 
@@ -474,6 +478,7 @@ void group_reset(struct group *g, const struct script *script, uint64_t ops)
     g->events = 0;
     g->names = 0;
     memset(&g->latency, 0, sizeof(g->latency));
+    memset(&g->served, 0, sizeof(g->served));
     memset(g->lanes, 0, g->lane_count * sizeof(*g->lanes));
     for (uint32_t i = 0; i < g->lane_count; i++) {
         struct lane *lane = &g->lanes[i];
@@ -488,6 +493,14 @@ void group_reset(struct group *g, const struct script *script, uint64_t ops)
         lane->blanks.value_bytes = g->options->value_bytes;
         lane->blanks.root = g->options->path;
     }
+}
+
+void group_clock(struct group *g, pid_t pid)
+{
+    if (clock_getcpuclockid(pid, &g->server_clock) != 0) {
+        fail("no process %d", (int)pid);
+    }
+    g->clocked = true;
 }
 
 void group_pace(struct group *g, uint32_t every_ms, uint32_t burst)

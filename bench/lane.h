@@ -36,6 +36,7 @@ struct lane {
     uint64_t next_sequence;
     uint64_t rng;
     uint64_t begun_ns;
+    uint64_t begun_server_ns; /* the server's CPU time then */
     uint64_t hash;
     uint64_t hash_at_start; /* of the transaction: an attempt that failed is forgotten */
     uint64_t names_hash;
@@ -82,12 +83,15 @@ struct group {
     bool window;
     bool endless;
     bool stopping; /* no request leaves any more */
+    bool clocked;  /* the server's clock is read for each operation too */
+    clockid_t server_clock;
     uint64_t ops;
     uint64_t requests;
     uint64_t retries;
     uint64_t events;
     uint64_t names;
     struct histogram latency;
+    struct histogram served; /* CPU time of the server from the request to the reply */
 };
 
 /* Opens conn_count connections: on the rings of domains first_domid .., or, with 0, sockets. */
@@ -96,6 +100,10 @@ void group_open(struct group *g, const struct options *o, const struct script *s
 
 /* Back to the state before the first operation; the connections stay. */
 void group_reset(struct group *g, const struct script *script, uint64_t ops);
+
+/* From now on the CPU time that process `pid` uses meanwhile is taken for each operation: the
+ * part of a latency that a busy machine does not change. */
+void group_clock(struct group *g, pid_t pid);
 
 void group_pace(struct group *g, uint32_t every_ms, uint32_t burst);
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,13 +48,13 @@ def measure(server: Server, args: Sequence[str], cpu: int) -> dict[str, object]:
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})  # the tool inherits it
     try:
-        used = os.times()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         server_ns, begun = cpu_ns(server.pid), time.monotonic_ns()
         done = subprocess.run(
             command, check=False, capture_output=True, env=environment, timeout=LIMIT_S
         )
         wall_ns, server_ns = time.monotonic_ns() - begun, cpu_ns(server.pid) - server_ns
-        since = os.times()
+        since = resource.getrusage(resource.RUSAGE_CHILDREN)
     except subprocess.TimeoutExpired as error:
         raise ServerError(f"{args[0]}: still running after {LIMIT_S} s") from error
     finally:
@@ -61,8 +62,7 @@ def measure(server: Server, args: Sequence[str], cpu: int) -> dict[str, object]:
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
         raise ServerError(f"{args[0]}: {done.returncode}: {done.stderr.decode()!r}")
-    client = since.children_user + since.children_system
-    client -= used.children_user + used.children_system
+    client = since.ru_utime + since.ru_stime - used.ru_utime - used.ru_stime
     return {
         "tool": args[0],
         "ops": 1,

@@ -166,6 +166,9 @@ static void scene_open(struct scene *s, const struct options *o, const struct sc
         script_run_once(o, "probe-before");
         group_open(&s->probe, o, script_find(o->probe_mode), 1, 1, NULL, 0);
         s->probe.endless = true;
+        if (o->pid > 0) {
+            group_clock(&s->probe, o->pid);
+        }
         s->phase.probe = &s->probe;
     }
     if (o->hostile != NULL) {
@@ -321,6 +324,7 @@ static void measure_script(const struct options *o, const struct script *script)
     latency = main->latency;
     r.latency = &latency;
     r.probe = scene.phase.probe != NULL ? &scene.probe.latency : NULL;
+    r.probe_served = scene.probe.clocked ? &scene.probe.served : NULL;
     r.hostile = scene.phase.hostile;
     r.introductions = scene.again.ops;
     scene_close(&scene, o);

@@ -182,6 +182,7 @@ bool phase_run(struct phase *p)
             phase_turn(p);
         }
         memset(&p->probe->latency, 0, sizeof(p->probe->latency));
+        memset(&p->probe->served, 0, sizeof(p->probe->served));
     }
     if (p->again != NULL) {
         group_start(p->again);

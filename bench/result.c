@@ -146,6 +146,7 @@ void result_print(const struct result *r, const struct options *o)
     print_per("wall_ns_per_op", r->wall_ns, r->ops, true);
     print_latency("latency_ns", r->latency);
     print_latency("probe_ns", r->probe);
+    print_latency("probe_served_ns", r->probe_served);
     printf(", \"probe_retries\": %" PRIu64, r->probe_retries);
     print_latency("quiet_latency_ns", r->quiet_latency);
     print_latency("quiet_probe_ns", r->quiet_probe);

@@ -28,6 +28,7 @@ struct result {
     bool complete;
     const struct histogram *latency;
     const struct histogram *probe;
+    const struct histogram *probe_served;  /* the server's share of that */
     const struct histogram *quiet_latency; /* the same before anything disturbed */
     const struct histogram *quiet_probe;
     const struct hostile *hostile;

@@ -71,7 +71,7 @@ def rows(scale: Scale) -> tuple[Row, ...]:
         *trees.listing((1_000, 10_000, 54_000, 100_000)),
         *transactions.storms((10, 100, 300, 1_000, 3_000)),
         *transactions.siblings((50, 200, 1_000)),
-        *transactions.failed((10, 100, 1_000)),
+        *transactions.failed((10, 100, 1_000, 4_000)),
         *watches.broad((30, 100, 300)),
         *guests.synchronous(ops, (1, 16, 256)),
         *guests.pipelined(ops, (1, 100, 256, 1_000)),

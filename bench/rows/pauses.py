@@ -1,5 +1,8 @@
 """B18: the longest wait that a synchronous reader sees beside loads of all kinds, logs on.
 
+`server` is how much of its CPU time the server used while the reader waited: that part of a pause
+that is its own, whatever else the machine does.
+
 The access log is on where it can be switched on, and long enough to be rotated meanwhile. Client
 and server share a processor by default, so that the wait has the other clients' work in it too.
 """
@@ -31,6 +34,7 @@ def rows(leaves: int, ops: int, machines: int) -> list[Row]:
             "(cut at 20 s)",
             (
                 Figure("ms", "probe_ns.max", scale=1e-6, goal=Goal(2)),
+                Figure("ms", "probe_served_ns.max", scale=1e-6, suffix="server", goal=Goal(2)),
                 Figure("ms", "probe_ns.p999", scale=1e-6, suffix="p99.9"),
             ),
             (*args(words), "--probe"),

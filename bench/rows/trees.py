@@ -42,7 +42,8 @@ def growth(domains: tuple[int, ...]) -> list[Row]:
                 f"B3-remove-{n}",
                 f"RM of these {nodes} nodes beside a synchronous reader",
                 (
-                    Figure("ms", "probe_ns.max", scale=1e-6, suffix="pause", goal=Goal(1)),
+                    Figure("ms", "probe_served_ns.max", scale=1e-6, suffix="blocks", goal=Goal(1)),
+                    Figure("ms", "probe_ns.max", scale=1e-6, suffix="pause"),
                     Figure("ms", "latency_ns.max", scale=1e-6, suffix="reply"),
                 ),
                 args("rm --path /bench/d --ops 1 --probe"),
