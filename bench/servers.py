@@ -5,6 +5,12 @@ row over rings measure the same process.
 """
 
 import os
+import re
+import resource
+import shlex
+import shutil
+import socket
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +20,14 @@ from tests.xen import daemons
 
 OURS = "ours"
 FLOOR = "floor"
+OTHER = "other"
+"""A server that was given without a name."""
 PEERS = ("C", "O", "O*")
 """C xenstored, oxenstored as Debian ships it, and oxenstored without access log."""
+
+
+FILES = 65536
+"""Open files that a server is allowed, where the machine allows as many."""
 
 
 class ServerError(Exception):
@@ -85,7 +97,15 @@ def rss_bytes(pid: int) -> int:
     raise ServerError(f"no Rss of process {pid}")
 
 
+def _raise_file_limit() -> None:
+    """Let what is started open as many files as it may: there are rows of 10 000 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, FILES), hard))
+
+
 def _start(name: str, start: Callable[[], daemons.Running]) -> Server:
+    _raise_file_limit()
     try:
         running = start()
     except FileNotFoundError as error:
@@ -114,9 +134,9 @@ def start_ours(program: Path, directory: Path) -> Server:
 
 def start_floor(program: Path, directory: Path) -> Server:
     """The echo server that does nothing but input and output; raises ServerError."""
-    socket = directory / "floor"
-    command = [str(program), str(socket)]
-    return _start(FLOOR, lambda: daemons.start(directory, command, socket_path=socket))
+    listening = directory / "floor"
+    command = [str(program), str(listening)]
+    return _start(FLOOR, lambda: daemons.start(directory, command, socket_path=listening))
 
 
 def start_peer(name: str, directory: Path) -> Server:
@@ -132,19 +152,74 @@ def start_peer(name: str, directory: Path) -> Server:
     return _start(name, start[name])
 
 
-def attach(address: str) -> Server:
-    """A running server given as NAME=SOCKET:PID; raises ServerError when it is not one."""
-    name, equals, rest = address.partition("=")
-    socket, colon, pid = rest.rpartition(":")
-    if not (name and equals and socket and colon and pid.isdecimal()):
-        raise ServerError(f"'{address}' is not of the form NAME=SOCKET:PID")
+def _named(text: str) -> tuple[str, str]:
+    """What stands before "=", or "other", and what stands behind; raises ServerError."""
+    found = re.match(r"(?:([A-Za-z0-9*_.-]+)=)?(.+)", text, re.DOTALL)
+    name, rest = (found[1] or OTHER, found[2]) if found else ("", "")
+    if not rest:
+        raise ServerError(f"'{text}' names nothing")
     if name in (OURS, FLOOR, *PEERS):
         raise ServerError(f"the name '{name}' is taken")
-    if not Path(socket).is_socket():
-        raise ServerError(f"{name}: no socket {socket}")
-    if not Path(f"/proc/{pid}").is_dir():
-        raise ServerError(f"{name}: no process {pid}")
-    return Server(name=name, socket=Path(socket), pid=int(pid))
+    return name, rest
+
+
+def start_other(daemon: str, directory: Path) -> Server:
+    """Any other xenstored, given as [NAME=]COMMAND, which must stay in the foreground.
+
+    XENSTORED_RUNDIR is in its environment, and in XENSTORED_PATH the socket "socket" therein; what
+    it opens in /run/xenstored is led there too. It may be linked with Xen's libraries or open them
+    at run time. Raises AbsentError when there is no such program, ServerError when it does not
+    start.
+    """
+    name, text = _named(daemon)
+    command = shlex.split(text)
+    program = shutil.which(command[0]) if command else None
+    if program is None:
+        raise AbsentError(f"{name}: there is no program '{text.split(None, 1)[0]}'")
+    rundir = directory / "run"
+    listening = rundir / "socket"
+    rundir.mkdir(parents=True, exist_ok=True)
+    more = {"XENSTORED_RUNDIR": str(rundir), "XENSTORED_PATH": str(listening)}
+
+    def start(linked: bool) -> daemons.Running:
+        words = [program, *command[1:]]
+        return daemons.start(directory, words, socket_path=listening, linked=linked, more=more)
+
+    try:
+        return _start(name, lambda: start(linked=False))
+    except ServerError:
+        return _start(name, lambda: start(linked=True))
+
+
+def _listener(socket_path: str) -> int:
+    """Process id of who listens at a unix socket; raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(socket_path)
+        size = struct.calcsize("3i")
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def attach(address: str) -> Server:
+    """A server that runs, given as [NAME=]SOCKET[:PID]; raises ServerError when it is not one.
+
+    Without PID it is the process that listens.
+    """
+    name, rest = _named(address)
+    path, colon, pid = rest.rpartition(":")
+    if not (path and colon and pid.isdecimal()):
+        path, pid = rest, ""
+    if not Path(path).is_socket():
+        raise ServerError(f"{name}: no socket {path}")
+    try:
+        number = int(pid) if pid else _listener(path)
+    except OSError as error:
+        raise ServerError(f"{name}: {path}: {error.strerror}") from error
+    # 0: a process that this one may not see, as in another container.
+    if number == 0 or not Path(f"/proc/{number}").is_dir():
+        raise ServerError(f"{name}: no process {number} to measure; SOCKET:PID names one")
+    return Server(name=name, socket=Path(path), pid=number)
 
 
 def stop(server: Server) -> None:

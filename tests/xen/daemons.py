@@ -144,16 +144,25 @@ def start(
     command: Sequence[str],
     *,
     socket_path: Path | None = None,
+    linked: bool = False,
     manage: bool = False,
     fail: str = "",
     more: Mapping[str, str] | None = None,
 ) -> Running:
-    """Starts a daemon that opens Xen's libraries at run time.
+    """Starts a daemon that opens Xen's libraries at run time, or, if ``linked``, brings them.
 
     It listens at ``socket_path``, else where /run/xenstored/socket leads to. ``manage``, ``fail``
     and ``more`` are as for :func:`environ`.
     """
-    return _start(directory, command, socket_path=socket_path, manage=manage, fail=fail, more=more)
+    return _start(
+        directory,
+        command,
+        peer=linked,
+        socket_path=socket_path,
+        manage=manage,
+        fail=fail,
+        more=more,
+    )
 
 
 def _start(
