@@ -36,8 +36,8 @@ class EngineError(Exception):
 
 
 def _run(command: Sequence[str], cpu: int) -> Any:
-    kept = ("PATH", "HOME", "PYTHONPATH", "LD_PRELOAD", "ASAN_OPTIONS")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    # Nothing else: what is preloaded or built for sanitizers is not what is to be measured.
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
@@ -66,7 +66,7 @@ def timed(args: Sequence[str], cpu: int) -> dict[str, object]:
     return said
 
 
-def _unmoved() -> list[str]:
+def unmoved() -> list[str]:
     """What makes a program find its memory at the same addresses each time, where that is allowed.
 
     How long the allocator looks for a block depends on where others lie, by a few parts in 1000.
@@ -103,7 +103,7 @@ def counts(ops: int, turn: int, cpu: int) -> Mapping[str, Mapping[str, object]]:
             f"--callgrind-out-file={out}",
         ]
         job = [sys.executable, "-m", "bench.inprocess", "count", str(ops)]
-        said = _run([*_unmoved(), valgrind, *options, *job], cpu)
+        said = _run([*unmoved(), valgrind, *options, *job], cpu)
         # Three marks for each operation: up to the first, it was made ready.
         files = [out.with_name(f"out.{i + 1}") for i in range(3 * len(COUNTED))]
         if not all(file.exists() for file in files):

@@ -1,0 +1,47 @@
+"""Any xenstored can be measured: by the command that starts it, or by its socket."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import servers
+
+XSD = f"{sys.executable} {Path(sys.executable).parent / 'xsd'} daemon --no-fork"
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One with a name short enough for a socket."""
+    made = Path(tempfile.mkdtemp(prefix="xsd-"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_daemon_by_its_command(directory: Path) -> None:
+    """It is told where to be, is on a fake Xen, and its socket alone tells its process."""
+    server = servers.start_other(f"mine={XSD}", directory)
+    try:
+        assert (server.name, server.xen) == ("mine", directory)
+        assert server.socket == directory / "run" / "socket"
+        found = servers.attach(str(server.socket))
+        assert (found.name, found.pid, found.xen) == ("other", server.pid, None)
+        named = servers.attach(f"it={server.socket}:{server.pid}")
+        assert (named.name, named.socket, named.pid) == ("it", server.socket, server.pid)
+    finally:
+        servers.stop(server)
+
+
+def test_what_does_not_start_is_said(directory: Path) -> None:
+    """No such program, a program that ends, a name that is taken, no socket."""
+    with pytest.raises(servers.AbsentError, match="there is no program 'no-such-xenstored'"):
+        servers.start_other("no-such-xenstored -N", directory)
+    with pytest.raises(servers.ServerError, match="mine: ended with 3"):
+        servers.start_other(f"mine={sys.executable} -c 'raise SystemExit(3)'", directory)
+    with pytest.raises(servers.ServerError, match="the name 'ours' is taken"):
+        servers.start_other(f"ours={XSD}", directory)
+    with pytest.raises(servers.ServerError, match="no socket"):
+        servers.attach(str(directory / "nothing"))
