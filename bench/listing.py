@@ -69,6 +69,7 @@ def measure(server: Server, args: Sequence[str], cpu: int) -> dict[str, object]:
         "lines": len(lines),
         "wall_ns": wall_ns,
         "client_cpu_ns": round(client * 1e9),
+        "work_ns": round(client * 1e9) + server_ns,
         "server_cpu_ns": server_ns,
         "checksum": hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()[:16],
     }

@@ -114,34 +114,35 @@ def wide(widths: tuple[int, ...], ops: int) -> list[Row]:
 
 
 def listing(sizes: tuple[int, ...]) -> list[Row]:
-    """B10: a tool lists a tree of so many leaves with paths and permissions."""
-    wall = Figure("s", "wall_ns", scale=1e-9, suffix="wall")
-    return [
-        Row(
-            f"B10-{name}-{n}",
-            f"{what} lists a tree of {n} leaves with permissions",
-            (
-                Figure("ms", "server_cpu_ns", scale=1e-6),
-                Figure(
-                    wall.unit,
-                    wall.field,
-                    scale=wall.scale,
-                    suffix=wall.suffix,
-                    goal=Goal(0.3) if (tool, n) == ("xsd", 54_000) else None,
-                ),
-                Figure("ms", "client_cpu_ns", scale=1e-6, suffix="client"),
-            ),
-            (tool, "/bench"),
-            leaves=n,
-            floor=False,
-            kind="listing",
-            repeats=None if n < 50_000 else 1,
-            curve=f"B10-{name}",
-            n=n,
-        )
-        for n in sizes
+    """B10: a tool lists a tree of so many leaves with paths and permissions.
+
+    `work` is the CPU time of tool and server together: what a person waits on a machine that has
+    nothing else to do.
+    """
+    rows = []
+    for n in sizes:
         for name, tool, what in (
             ("ours", "xsd", "xsd ls -fp"),
             ("debian", "xenstore-ls", "Debian's xenstore-ls -fp"),
-        )
-    ]
+        ):
+            goal = Goal(0.3) if (tool, n) == ("xsd", 54_000) else None
+            rows.append(
+                Row(
+                    f"B10-{name}-{n}",
+                    f"{what} lists a tree of {n} leaves with permissions",
+                    (
+                        Figure("ms", "server_cpu_ns", scale=1e-6),
+                        Figure("s", "wall_ns", scale=1e-9, suffix="wall", goal=goal),
+                        Figure("s", "work_ns", scale=1e-9, suffix="work", goal=goal),
+                    ),
+                    (tool, "/bench"),
+                    leaves=n,
+                    floor=False,
+                    kind="listing",
+                    repeats=None if n < 50_000 else 1,
+                    extra=n > 54_000,
+                    curve=f"B10-{name}",
+                    n=n,
+                )
+            )
+    return rows
