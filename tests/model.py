@@ -63,6 +63,13 @@ from model_tree import (
     rights_of,
 )
 
+SEEN_BYTES, ASKED_BYTES = 16, 24
+"""What a transaction's records hold beside their text: of a path that was seen, of a request or
+change."""
+
+PLENTY = 1 << 20
+"""A memory quota that nobody in a test comes near: what counts against it is not added up."""
+
 TREE_TYPES = frozenset(
     {
         Msg.READ,
@@ -92,10 +99,32 @@ class Transaction:
     seen_self: set[bytes] = field(default_factory=set)
     seen_kids: set[bytes] = field(default_factory=set)
     seen_below: set[bytes] = field(default_factory=set)
-    looked: set[bytes] = field(default_factory=set)
+    looked: dict[bytes, None] = field(default_factory=dict)  # in the order of the first look
     requests: int = 0
     poisoned: bool = False
     doomed: bool = False
+    records: int = 0  # bytes that all these count for
+    created: bool = False  # some node
+    charges: dict[int, None] = field(default_factory=dict)  # domains, in order
+    hold_until: int = 0  # of one with priority
+    held_others: bool = False
+    failed: bool = False  # through others
+
+
+def padded(size: int) -> int:
+    return size + 7 & ~7
+
+
+def is_whole(kind: int, payload: bytes) -> bool:
+    """Whether a request about the tree has the strings that it must have."""
+    strings = payload.count(b"\0")
+    if kind == Msg.WRITE:
+        return strings > 0
+    if kind == Msg.SET_PERMS:
+        return strings >= 2
+    if kind == Msg.DIRECTORY_PART:
+        return strings == 2
+    return strings == 1 and payload.endswith(b"\0")
 
 
 def timeless(reply: Packet) -> bytes:
@@ -104,6 +133,11 @@ def timeless(reply: Packet) -> bytes:
     if reply.type == Msg.DIRECTORY_PART:
         said = said.partition(b"\0")[2]
     return bytes([reply.type]) + said
+
+
+def is_full(reply: Packet) -> bool:
+    """Whether a request was refused for want of memory: it is not asked again."""
+    return reply.type == Msg.ERROR and reply.payload == b"ENOMEM\0"
 
 
 class NotYetError(Exception):
@@ -146,6 +180,9 @@ class Connection:
     begun: int = 0  # bytes of the first packet that have been fetched
     waiting: int = 0  # events queued before the change of this number
     counted: int = 0
+    had: int = 0  # memory that counted before it
+    reserved: int = 0  # bytes of the events of that change
+    recorded: int = 0  # bytes of the records of its transactions
     causes: list[Cause] = field(default_factory=list)
 
     @property
@@ -186,7 +223,11 @@ class Request(NamedTuple):
 
 
 class Observer(Protocol):
-    """Who is told of commits: on blame for conflicts the oracle itself has no opinion."""
+    """Who is told of commits, and may put them off: on blame for conflicts and on who must wait
+    because of them the oracle itself has no opinion."""
+
+    def admit(self, author: Connection, before: Tree, after: Tree) -> None:
+        """The live tree is about to change. Raises NotYetError if that must wait."""
 
     def committed(
         self, author: Connection | None, ending: Transaction | None, before: Tree, after: Tree
@@ -196,8 +237,20 @@ class Observer(Protocol):
     def failed(self, connection: Connection, tx: Transaction) -> None:
         """A transaction would have been told something else."""
 
-    def trim(self) -> None:
+    def succeeded(self, connection: Connection) -> None:
+        """A transaction with changes has been committed."""
+
+    def began(self, connection: Connection, tx: Transaction) -> None:
+        """A transaction has started."""
+
+    def ended(self, connection: Connection, tx: Transaction) -> None:
         """A transaction has ended, one way or another."""
+
+    def begun_afresh(self, connection: Connection) -> None:
+        """A connection is as new, or has gone."""
+
+    def joined(self, domid: int) -> None:
+        """A domain has been introduced for the first time."""
 
     def forget(self, domid: int) -> None:
         """A domain has gone."""
@@ -237,6 +290,9 @@ class Model:
             )
         }
         self.live[RELEASE_NODE] = self.new_node((private, Entry("r", ANY_DOMAIN)))
+        self.event_timeout = EVENT_TIMEOUT_NS
+        self.accounted = self.live  # the tree that domains are charged with
+        self.weighed: list[tuple[Tree, dict[int, int]]] = []
         self.operations: dict[int, Callable[[Request], bytes]] = {
             Msg.CONTROL: self.do_control,
             Msg.DIRECTORY: self.do_directory,
@@ -272,11 +328,22 @@ class Model:
         return connection
 
     def close(self, connection: Connection) -> None:
-        self.reset(connection)
-        self.throw_away(connection)
+        self.begin_afresh(connection)
         connection.alive = False
         if connection in self.connections:
             self.connections.remove(connection)
+
+    def begin_afresh(self, connection: Connection) -> None:
+        """Nothing is left of what a connection had."""
+        self.reset(connection)
+        self.throw_away(connection)
+        if self.observer is not None:
+            self.observer.begun_afresh(connection)
+
+    def begin_change(self) -> None:
+        """Whatever happens until the next call is one change."""
+        self.changes += 1
+        self.accounted = self.live
 
     def request(
         self, connection: Connection, kind: int, req_id: int, tx_id: int, payload: bytes
@@ -287,7 +354,7 @@ class Model:
         if len(payload) > PAYLOAD_MAX:
             self.misframed(connection)
             return
-        self.changes += 1
+        self.begin_change()
         transaction = connection.transactions.get(tx_id)
         self.cause = Cause() if self.limited(connection) else None
         try:
@@ -297,7 +364,7 @@ class Model:
                 transaction.requests -= 1  # it comes again, and is one request
             self.cause = None
             raise
-        if transaction and kind in TREE_TYPES and not transaction.poisoned:
+        if transaction and kind in TREE_TYPES and not (transaction.poisoned or is_full(reply)):
             transaction.asked.append((kind, payload, timeless(reply)))
         self.queue(connection, reply)
         if self.cause is not None:
@@ -313,8 +380,6 @@ class Model:
     ) -> Packet:
         try:
             answer = self.serve(connection, kind, tx_id, payload)
-            if len(answer) > PAYLOAD_MAX:
-                raise RequestError("E2BIG")
             return Packet(kind, req_id, tx_id, answer)
         except RequestError as failure:
             return Packet(Msg.ERROR, req_id, tx_id, failure.name.encode() + b"\0")
@@ -324,7 +389,7 @@ class Model:
     ) -> Transaction | None:
         """The same requests asked on another tree, the live one if none is given.
 
-        None if any is answered otherwise.
+        None if any is answered otherwise. Raises RequestError without memory to ask them.
         """
         tree = self.live if root is None else root
         again = Transaction(dict(tree), dict(tree))
@@ -333,7 +398,10 @@ class Model:
         self.replaying = True
         try:
             for kind, payload, answer in transaction.asked:
-                if timeless(self.reply(connection, kind, 0, 1, payload)) != answer:
+                reply = self.reply(connection, kind, 0, 1, payload)
+                if is_full(reply):
+                    raise RequestError("ENOMEM")
+                if timeless(reply) != answer:
                     return None
         finally:
             connection.transactions = saved
@@ -343,7 +411,7 @@ class Model:
     def domain_died(self, domid: int) -> None:
         """The hypervisor no longer knows the domain."""
         self.host.discard(domid)
-        self.changes += 1
+        self.begin_change()
         if domid in self.domains:
             self.bury(domid)
 
@@ -352,7 +420,7 @@ class Model:
         domain = self.domains.get(domid)
         if domain is not None and domain.connection is not None and not domain.shut_down:
             domain.shut_down = True
-            self.changes += 1
+            self.begin_change()
             self.fire_special(RELEASE_NODE, domid)
 
     def advance(self, nanoseconds: int) -> None:
@@ -369,7 +437,7 @@ class Model:
                         self.is_gone(item)
 
     def is_old(self, item: Queued) -> bool:
-        return item.since + EVENT_TIMEOUT_NS <= self.now
+        return self.event_timeout > 0 and item.since + self.event_timeout <= self.now
 
     def fetch(self, connection: Connection, most: int) -> list[Packet]:
         """Up to so many bytes leave the queue; the packets whose last byte did."""
@@ -404,7 +472,7 @@ class Model:
         return len(connection.causes)
 
     def counts(self) -> dict[int, dict[str, int]]:
-        """What each domain is charged with, memory without queues and transactions."""
+        """What each domain is charged with, memory without queues."""
         found: dict[int, dict[str, int]] = {}
 
         def add(domid: int, name: str, amount: int) -> None:
@@ -420,7 +488,57 @@ class Model:
         for connection in self.connections:
             if connection.transactions:
                 add(connection.domid, "transactions", len(connection.transactions))
+                add(connection.domid, "memory", connection.recorded)
         return found
+
+    # --- memory -----------------------------------------------------------------------------
+
+    def weigh(self, tree: Tree) -> dict[int, int]:
+        """How many bytes the nodes of each domain count for."""
+        for known, sums in self.weighed:
+            if known is tree:
+                return sums
+        sums = {}
+        for path, node in tree.items():
+            owner = node.perms[0].domid
+            sums[owner] = sums.get(owner, 0) + node_size(tree, path) + len(path)
+        self.weighed = [(tree, sums), *self.weighed[:3]]
+        return sums
+
+    def memory(self, domid: int) -> int:
+        """What counts against the memory quota of a domain, in bytes."""
+        total = self.weigh(self.accounted).get(domid, 0)
+        for watches in self.watches.values():
+            for watch in watches:
+                if watch.connection.domid == domid:
+                    total += len(watch.text) + len(watch.token)
+        for connection in self.connections:
+            if connection.domid == domid:
+                total += connection.recorded
+                total += sum(16 + len(item.packet.payload) for item in connection.queue)
+        return total
+
+    def is_tight(self, domid: int) -> bool:
+        """Whether the memory of a domain is limited to less than it may come to have."""
+        domain = self.domains.get(domid)
+        return domain is not None and 0 < domain.quotas["memory"] < PLENTY
+
+    def fits(self, domid: int, more: int) -> bool:
+        """Whether a domain may have so many bytes more than it has."""
+        if domid == self.priv_domid or not self.is_tight(domid):
+            return True
+        return not exceeds(self.memory(domid) + more, self.domains[domid].quotas["memory"])
+
+    def affords(self, connection: Connection, transaction: Transaction, more: int) -> bool:
+        """Whether the records of a transaction may grow; those of a trial are not charged yet."""
+        trial = transaction.records if self.replaying else 0
+        return not self.limited(connection) or self.fits(connection.domid, trial + more)
+
+    def keep(self, connection: Connection, transaction: Transaction, size: int) -> None:
+        """The records of a transaction grow."""
+        transaction.records += size
+        if not self.replaying:
+            connection.recorded += size
 
     # --- before the operation ---------------------------------------------------------------
 
@@ -440,15 +558,37 @@ class Model:
                 if exceeds(transaction.requests, limit):
                     transaction.poisoned = True
                     raise RequestError("ENOSPC")
-        return self.operations[kind](Request(connection, payload, transaction))
+        kept = 0
+        if transaction is not None and kind in TREE_TYPES and not self.replaying:
+            kept = padded(ASKED_BYTES + len(payload)) if is_whole(kind, payload) else 0
+            self.keep(connection, transaction, kept)
+        try:
+            if kept and not self.affords(connection, transaction, 0):  # type: ignore[arg-type]
+                raise RequestError("ENOMEM")
+            answer = self.operations[kind](Request(connection, payload, transaction))
+            self.check_answer(connection, answer)
+            return answer
+        except (NotYetError, RequestError) as problem:
+            again = isinstance(problem, NotYetError) or problem.name == "ENOMEM"
+            if kept and again:
+                assert transaction is not None
+                self.keep(connection, transaction, -kept)
+            raise
+
+    def check_answer(self, connection: Connection, answer: bytes) -> None:
+        """For a short one there is always room."""
+        size = len(answer)
+        if size > PAYLOAD_MAX:
+            raise RequestError("E2BIG")
+        if size > 16 and self.limited(connection) and not self.fits(connection.domid, 16 + size):
+            raise RequestError("ENOMEM")
 
     def misframed(self, connection: Connection) -> None:
         """A socket is closed; a ring is not looked at again until it is introduced anew."""
         if connection.kind == SOCKET:
             self.close(connection)
         else:
-            self.reset(connection)
-            self.throw_away(connection)
+            self.begin_afresh(connection)
             connection.ignored = True
 
     def all_watches(self) -> list[Watch]:
@@ -457,10 +597,11 @@ class Model:
     def reset(self, connection: Connection) -> None:
         for path in {w.path for w in self.all_watches() if w.connection is connection}:
             self.watches[path] = [w for w in self.watches[path] if w.connection is not connection]
-        if connection.transactions:
-            connection.transactions = {}
-            if self.observer is not None:
-                self.observer.trim()
+        open_ones, connection.transactions = connection.transactions, {}
+        connection.recorded = 0
+        if self.observer is not None:
+            for transaction in open_ones.values():
+                self.observer.ended(connection, transaction)
 
     def privileged(self, connection: Connection) -> bool:
         return connection.domid == self.priv_domid
@@ -542,28 +683,46 @@ class Model:
     def tree(self, request: Request) -> Tree:
         return request.transaction.view if request.transaction else self.live
 
-    def look(self, request: Request, path: bytes) -> Tree:
+    def look(self, request: Request, path: bytes, kids: bool = False) -> Tree:
         """Note that an operation depends on `path`; returns the tree it works on."""
-        tree = self.tree(request)
-        if request.transaction is None:
+        tree, transaction = self.tree(request), request.transaction
+        if transaction is None:
             return tree
-        seen, at = {path}, nearest(tree, path)
+        self.note(request, path)
+        transaction.seen_self.add(path)
+        if kids:
+            transaction.seen_kids.add(path)
+        at = nearest(tree, path)
         if at != path and not (is_special(path) and at == ROOT):
             # What is answered for a missing node depends on which ancestor is the nearest.
-            seen |= {at, next(p for p in lineage(path) if p not in tree)}
-        request.transaction.seen_self |= seen
-        self.charge_looks(request, seen)
+            for other in (at, next(p for p in lineage(path) if p not in tree)):
+                self.note(request, other)
+                transaction.seen_self.add(other)
+        self.charge_looks(request)
         return tree
 
-    def charge_looks(self, request: Request, paths: set[bytes]) -> None:
-        transaction = request.transaction
+    def note(self, request: Request, path: bytes) -> None:
+        """Keep that a transaction has looked somewhere; ENOMEM without memory for it."""
+        transaction, connection = request.transaction, request.connection
+        if transaction is None or path in transaction.looked:
+            return
+        if not self.affords(connection, transaction, SEEN_BYTES + len(path) + 7):
+            raise RequestError("ENOMEM")
+        transaction.looked[path] = None
+        self.keep(connection, transaction, padded(SEEN_BYTES + len(path)))
+
+    def charge_looks(self, request: Request, *paths: bytes) -> None:
+        """These count as looked at as well; ENOSPC if they have become too many."""
+        transaction, connection = request.transaction, request.connection
         if transaction is None:
             return
-        transaction.looked |= paths
-        limit = self.limit(request.connection, "transaction-nodes")
-        if exceeds(len(transaction.looked), limit):
+        for path in paths:
+            self.note(request, path)
+        if exceeds(len(transaction.looked), self.limit(connection, "transaction-nodes")):
             transaction.poisoned = True
             raise RequestError("ENOSPC")
+        if not self.replaying and not self.affords(connection, transaction, 0):
+            raise RequestError("ENOMEM")
 
     def conflicts(self, transaction: Transaction) -> bool:
         base, live = transaction.base, self.live
@@ -618,41 +777,74 @@ class Model:
 
     def change(self, request: Request, op: Op) -> bytes:
         """Try `op` on a copy, check quotas, then keep the copy; fires events when not deferred."""
-        old = self.tree(request)
+        old, transaction = self.tree(request), request.transaction
         new = dict(old)
         self.apply(new, op)
         created = {path for path in lineage(op.path) if path not in old}
         if op.kind == Msg.RM:
-            self.charge_looks(request, {parent(op.path)})
+            self.charge_looks(request, parent(op.path))
         else:
-            self.check_quotas(request, op, new, created)
-        if request.transaction is None:
+            self.check_sizes(request, op, new, created)
+        record = ASKED_BYTES + len(op.path) + len(op.value) + 4 * len(op.perms)
+        if transaction and not self.affords(request.connection, transaction, record + 7):
+            raise RequestError("ENOMEM")
+        charged = self.charged(op, old, new)
+        if op.kind != Msg.RM:
+            self.check_quotas(request, old, new, charged)
+        if transaction is None:
             self.publish(request.connection, None, new)
             self.fire(op, before=old, after=new, base=old)
         else:
-            request.transaction.view = new
-            request.transaction.log.append(op)
+            transaction.view = new
+            transaction.log.append(op)
+            transaction.created = transaction.created or (op.kind != Msg.RM and bool(created))
+            transaction.charges |= dict.fromkeys(charged)
+            self.keep(request.connection, transaction, padded(record))
         return OK
+
+    def charged(self, op: Op, old: Tree, new: Tree) -> list[int]:
+        """Who pays for a change, or is given something back: domains, in order."""
+        if op.kind == Msg.RM:
+            gone = [op.path, *below(old, op.path)[::-1], parent(op.path)]
+            return list(dict.fromkeys(old[path].owner for path in gone))
+        return list(dict.fromkeys((new[op.path].owner, old[nearest(old, op.path)].owner)))
 
     def publish(self, author: Connection | None, ending: Transaction | None, new: Tree) -> None:
         """A new tree becomes the live one."""
+        if self.observer is not None and author is not None:
+            self.observer.admit(author, self.live, new)
         before, self.live = self.live, new
         self.commits += 1
         if self.observer is not None:
             self.observer.committed(author, ending, before, new)
 
-    def check_quotas(self, request: Request, op: Op, new: Tree, created: set[bytes]) -> None:
+    def check_sizes(self, request: Request, op: Op, new: Tree, created: set[bytes]) -> None:
+        """No node that grows may become too big."""
+        limit = self.limit(request.connection, "node-size")
+        if limit:
+            for path in created | {op.path} | {parent(path) for path in created}:
+                if exceeds(node_size(new, path), limit):
+                    raise RequestError("ENOSPC")
+
+    def check_quotas(self, request: Request, old: Tree, new: Tree, charged: list[int]) -> None:
+        """No domain that pays may get more nodes or bytes than it can have."""
         connection, transaction = request.connection, request.transaction
         if not self.limited(connection):
             return
-        if created:
-            base = transaction.base if transaction else self.live
-            total = self.projected(base, new, connection.domid)
-            if exceeds(total, self.limit(connection, "nodes")):
-                raise RequestError("ENOSPC")
-        for path in created | {op.path} | {parent(path) for path in created}:
-            if exceeds(node_size(new, path), self.limit(connection, "node-size")):
-                raise RequestError("ENOSPC")
+        base = transaction.base if transaction else self.live
+        for domid in charged:
+            if domid == connection.domid and len(new) > len(old):
+                total = self.projected(base, new, domid)
+                if exceeds(total, self.limit(connection, "nodes")):
+                    raise RequestError("ENOSPC")
+            if not self.is_tight(domid) or self.rise(old, new, domid) <= 0:
+                continue
+            if not self.fits(domid, self.rise(base, new, domid)):
+                raise RequestError("ENOMEM")
+
+    def rise(self, base: Tree, view: Tree, domid: int) -> int:
+        """How many bytes the nodes of a domain have become more."""
+        return self.weigh(view).get(domid, 0) - self.weigh(base).get(domid, 0)
 
     def projected(self, base: Tree, view: Tree, domid: int) -> int:
         """How many nodes the domain would own if the change from base to view went live."""
@@ -679,17 +871,33 @@ class Model:
             kinds = [item.packet.type for item in connection.queue]
             connection.waiting = kinds.count(Msg.WATCH_EVENT)
             connection.counted = self.changes
+            connection.reserved = 0
+            if self.is_tight(connection.domid):
+                connection.had = self.memory(connection.domid)
         return connection.waiting
 
     def tell(self, watch: Watch, path: bytes) -> None:
         """Queue the event of a watch, with the path in the manner of its registration."""
-        limit = self.limit(watch.connection, "watch-events")
-        if limit != 0 and self.events_before(watch.connection) + 1 > limit:
-            return
-        base = watch.connection.base
+        connection, base = watch.connection, watch.connection.base
         relative = not watch.text.startswith((b"/", b"@"))
         payload = (path[len(base) :] if relative else path) + b"\0" + watch.token + b"\0"
-        self.queue_event(watch.connection, payload)
+        if self.may_tell(connection, 16 + len(payload)):
+            self.queue_event(connection, payload)
+
+    def may_tell(self, connection: Connection, size: int) -> bool:
+        """Whether quotas leave room for an event. All of one change need room at once, also those
+        that turn out to be waiting already."""
+        if not self.limited(connection) or size > 16 + PAYLOAD_MAX:
+            return True  # if it is too long, nobody gets it anyway
+        waiting, limit = self.events_before(connection), self.limit(connection, "watch-events")
+        if self.is_tight(connection.domid):
+            room = self.limit(connection, "memory") - connection.had - connection.reserved
+            if size > room:
+                return False
+        if exceeds(waiting + 1, limit):
+            return False
+        connection.reserved += size
+        return True
 
     def queue_event(self, connection: Connection, payload: bytes) -> None:
         """Queue an event, unless it is too long or the same one is still waiting."""
@@ -746,7 +954,7 @@ class Model:
 
     # --- domains that go away ---------------------------------------------------------------
 
-    def bury(self, domid: int) -> None:
+    def bury(self, domid: int, requester: Connection | None = None) -> None:
         """A domain is gone: so are its watches, connection, nodes and rights; then it is told."""
         ring = self.domains.pop(domid).connection
         self.rules += 1
@@ -773,6 +981,8 @@ class Model:
             kept = (node.perms[0], *(e for e in node.perms[1:] if e.domid != domid))
             if kept != node.perms:
                 self.set_perms_of(path, kept)
+        if self.observer is not None and self.live is not before:
+            self.observer.committed(requester, None, before, self.live)
         if ring is not None:
             self.fire_special(RELEASE_NODE, domid)
         for connection in self.connections:
@@ -792,9 +1002,7 @@ class Model:
         return self.get(request.connection, tree, path, "r").value
 
     def list_names(self, request: Request, path: bytes) -> bytes:
-        tree = self.look(request, path)
-        if request.transaction:
-            request.transaction.seen_kids.add(path)
+        tree = self.look(request, path, kids=True)
         self.get(request.connection, tree, path, "r")
         return b"".join(name + b"\0" for name in tree[path].kids)
 
@@ -827,7 +1035,7 @@ class Model:
         if "w" not in self.rights(request.connection, tree[at].perms):
             raise RequestError("EACCES")
         # Ancestors are created along with the node, and count as looked at.
-        self.charge_looks(request, {above for above in lineage(path) if above not in tree})
+        self.charge_looks(request, *(above for above in lineage(path) if above not in tree))
         return at == path
 
     def do_write(self, request: Request) -> bytes:
@@ -901,6 +1109,8 @@ class Model:
         limit = self.limit(connection, "watches")
         if limit != 0 and self.count_watches(connection.domid) + 1 > limit:
             raise RequestError("ENOSPC")
+        if self.limited(connection) and not self.fits(connection.domid, len(text) + len(token)):
+            raise RequestError("ENOMEM")
         watch = Watch(connection, path, text, token, depth)
         self.watches[path] = [*self.watches.get(path, ()), watch]
         connection.first_event = text + b"\0" + token + b"\0"
@@ -932,9 +1142,10 @@ class Model:
         if exceeds(len(connection.transactions) + 1, self.limit(connection, "transactions")):
             raise RequestError("ENOSPC")
         connection.last_tx += 1
-        connection.transactions[connection.last_tx] = Transaction(
-            dict(self.live), dict(self.live), self.rules, self.now, self.commits
-        )
+        transaction = Transaction(self.live, dict(self.live), self.rules, self.now, self.commits)
+        connection.transactions[connection.last_tx] = transaction
+        if self.observer is not None:
+            self.observer.began(connection, transaction)
         return b"%d\0" % connection.last_tx
 
     def do_transaction_end(self, request: Request) -> bytes:
@@ -950,10 +1161,20 @@ class Model:
         try:
             if verdict == b"T":
                 self.commit(request.connection, transaction)
-        finally:
-            if self.observer is not None:
-                self.observer.trim()
+        except NotYetError:
+            request.connection.transactions = open_ones
+            raise
+        except RequestError:
+            self.end(request.connection, transaction)
+            raise
+        self.end(request.connection, transaction)
         return OK
+
+    def end(self, connection: Connection, transaction: Transaction) -> None:
+        """A transaction has ended, one way or another."""
+        connection.recorded -= transaction.records
+        if self.observer is not None:
+            self.observer.ended(connection, transaction)
 
     def commit(self, connection: Connection, transaction: Transaction) -> None:
         """Repeat the changes on the live tree and fire their events; all or nothing."""
@@ -964,39 +1185,48 @@ class Model:
         if transaction.doomed:
             raise RequestError("EAGAIN")
         ending, before = transaction, self.live
-        self.check_rises(connection, transaction)
-        again = self.replay(connection, transaction)
+        self.check_rises(connection, transaction, transaction.records)
         if self.conflicts(transaction):
             # Something that was seen has moved: what counts is whether it would be answered
             # otherwise now.
+            again = self.replay(connection, transaction)
             if again is None:
                 if self.observer is not None:
                     self.observer.failed(connection, transaction)
                 raise RequestError("EAGAIN")
-            self.check_rises(connection, again)
+            self.check_rises(connection, again, transaction.records)
             transaction = again
-        else:
-            moved = "stamps say that nothing has moved, and yet it has"
+        elif not self.limited(connection) and transaction.rules == self.rules:
             # Quotas are another matter: they depend on more than a transaction can see.
-            free = not self.limited(connection) and transaction.rules == self.rules
-            assert again is not None or not free, moved
+            moved = "stamps say that nothing has moved, and yet it has"
+            assert self.replay(connection, transaction) is not None, moved
         after = dict(before)
         for op in transaction.log:
             self.apply(after, op)
         self.publish(connection, ending, after)
         for op in transaction.log:
             self.fire(op, before, after, transaction.base)
+        if self.observer is not None:
+            self.observer.succeeded(connection)
 
-    def check_rises(self, connection: Connection, transaction: Transaction) -> None:
-        """No domain may get more nodes than its quota; a guest's commits are tested."""
+    def check_rises(self, connection: Connection, transaction: Transaction, freed: int) -> None:
+        """No domain may get more nodes or bytes than it can have; a guest's commits are tested.
+        Its own records, so many bytes, go with the transaction."""
         base, view = transaction.base, transaction.view
-        if connection.kind == RING and not self.privileged(connection):
-            for domid in {node.owner for node in view.values()} - {self.priv_domid}:
-                rises = count_nodes(view, domid) > count_nodes(base, domid)
-                domain = self.domains.get(domid)
-                limit = (domain.quotas if domain else self.quotas)["nodes"]
-                if rises and exceeds(self.projected(base, view, domid), limit):
-                    raise RequestError("ENOSPC")
+        if not self.limited(connection) or not transaction.created:
+            return
+        for domid in transaction.charges:
+            if domid == self.priv_domid:
+                continue
+            rises = count_nodes(view, domid) > count_nodes(base, domid)
+            domain = self.domains.get(domid)
+            limit = (domain.quotas if domain else self.quotas)["nodes"]
+            if rises and exceeds(self.projected(base, view, domid), limit):
+                raise RequestError("ENOSPC")
+            rise = self.rise(base, view, domid) if self.is_tight(domid) else 0
+            own = freed if domid == connection.domid else 0
+            if rise > 0 and not self.fits(domid, rise - own):
+                raise RequestError("ENOMEM")
 
     # --- domains ----------------------------------------------------------------------------
 
@@ -1023,9 +1253,10 @@ class Model:
             domain.connection = self.open(RING, domid)
             if domid != self.priv_domid:
                 self.fire_special(INTRODUCE_NODE, domid)
+                if self.observer is not None:
+                    self.observer.joined(domid)
         else:
-            self.reset(domain.connection)
-            self.throw_away(domain.connection)
+            self.begin_afresh(domain.connection)
             domain.connection.ignored = False
 
     def is_introduced(self, domid: int) -> bool:
@@ -1042,7 +1273,7 @@ class Model:
         return domid
 
     def do_release(self, request: Request) -> bytes:
-        self.bury(self.guest_domid(one_argument(request.payload)))
+        self.bury(self.guest_domid(one_argument(request.payload)), request.connection)
         return OK
 
     def do_resume(self, request: Request) -> bytes:

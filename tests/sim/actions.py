@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_tree import SOCKET, Msg
 
 from sim.page import FEATURES, PLACES, STATE, Page
 from sim.peer import Peer
+from sim.settings import from_plain
 from sim.steps import SOCKETS
 from sim.verdict import DifferenceError, expect
 
@@ -31,6 +32,7 @@ class Actions:
     def table(self) -> dict[str, Callable[..., None]]:
         """Who carries out which step."""
         return {
+            "settings": self.do_settings,
             "ask": self.do_ask,
             "burst": self.do_burst,
             "open": self.do_open,
@@ -53,6 +55,11 @@ class Actions:
     def client(self, slot: int) -> Peer | None:
         """Who is in a slot; nobody, or somebody who cannot be asked anything, is None."""
         return self.stage.slots[slot]
+
+    def do_settings(self, pairs: tuple[tuple[str, Any], ...]) -> None:
+        """The first thing to happen, or it does not happen."""
+        if self.stage.steps == 1:
+            self.stage.set_up(from_plain(pairs))
 
     def do_ask(self, slot: int, ask: tuple[int, bytes, int]) -> None:
         peer = self.stage.slots[slot]
@@ -149,10 +156,15 @@ class Actions:
             self.stage.pass_time(end - self.stage.now)
 
     def check_deadline(self) -> None:
+        """Whoever waits for time goes on as soon as it is time."""
         due = self.stage.next_expiry()
         if due < NEVER:
             well = self.stage.deadline is not None and self.stage.deadline <= due
             expect(well, "no deadline for events that will be too old", self.stage.deadline, due)
+        fairness = self.stage.fairness
+        if fairness is not None and (soon := fairness.due()) is not None:
+            well = self.stage.deadline is not None and self.stage.deadline <= soon
+            expect(well, "no deadline for who has to wait", self.stage.deadline, soon)
 
     def do_slow(self, slot: int, slow: bool) -> None:
         peer = self.stage.slots[slot]

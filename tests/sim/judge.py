@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from model_tree import Msg, levels, perms_text
 
-from sim.blame import Blame
+from sim.fairness import Fairness
 from sim.verdict import DifferenceError, expect
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Judge:
         self.compare_counts()
 
     def compare_counts(self) -> None:
-        """Charges; the memory of a domain with transactions open is the engine's own business."""
+        """Everybody is charged with what he has."""
         engine, oracle = self.stage.engine.counts(), self.stage.oracle.counts()
         queued: dict[int, int] = {}
         for connection in self.stage.oracle.connections:
@@ -48,27 +48,40 @@ class Judge:
             queued[connection.domid] = queued.get(connection.domid, 0) + size
         for domid in {*engine, *oracle}:
             figures, right = engine.get(domid, {}), oracle.get(domid, {})
-            names = ["nodes", "watches", "transactions"]
-            if not figures.get("transactions"):
-                names.append("memory")
-                right["memory"] = right.get("memory", 0) + queued.get(domid, 0)
-            for name in names:
+            right["memory"] = right.get("memory", 0) + queued.get(domid, 0)
+            for name in ("nodes", "watches", "transactions", "memory"):
                 expect(
                     figures.get(name, 0) == right.get(name, 0),
                     f"{name} of domain {domid}", figures, right,
                 )  # fmt: skip
-        if self.stage.blame is not None:
-            self.compare_credit(self.stage.blame)
+        if self.stage.fairness is not None:
+            self.compare_credit(self.stage.fairness)
+            self.check_bounds(self.stage.fairness)
         transactions = sum(len(peer.link.transactions) for peer in self.stage.by_cid.values())
         expect(len(self.stage.engine.transactions()) == transactions, "transactions", transactions)
 
-    def compare_credit(self, blame: Blame) -> None:
+    def compare_credit(self, fairness: Fairness) -> None:
         """Everybody is charged with the conflicts that were caused, and has the credit left."""
+        blame = fairness.blame
         for domid, figures in self.stage.engine.conflict_figures().items():
             caused, credit = blame.caused.get(domid, 0), blame.credit.get(domid, blame.limit)
-            right = (caused, credit, credit <= 0)
+            right = (caused, credit, blame.is_paused(domid))
             found = (figures["caused"], figures["credit"], figures["paused"])
             expect(found == right, f"conflict credit of domain {domid}", found, right)
+            well = -1 <= found[1] <= blame.limit
+            expect(well, f"conflict credit of domain {domid} out of bounds", found)
+
+    def check_bounds(self, fairness: Fairness) -> None:
+        """Nobody waits longer than he may, or for whom he need not wait."""
+        priority, now, oracle = fairness.priority, self.stage.now, self.stage.oracle
+        for link in priority.held:
+            owner, until = priority.owner, priority.past(link).hold_until
+            expect(owner is not None and owner is not link, "held back for nobody", link.domid)
+            assert owner is not None
+            lower = oracle.limited(owner) and not oracle.limited(link)
+            expect(not lower, "held back for somebody less privileged", link.domid, owner.domid)
+            well = now < until <= now + priority.hold
+            expect(well, "held back for too long", link.domid, now, until)
 
     def finish(self) -> None:
         """Everybody goes; everything must have been given back."""

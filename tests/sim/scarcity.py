@@ -40,9 +40,8 @@ class Scarcity:
         connection is given up and nothing has changed.
         """
         peer = self.stage.slots[slot]
-        charges = ask[0] == Msg.TRANSACTION_END and self.stage.blame is not None
-        if peer is None or charges or not self.is_idle(peer):
-            self.stage.actions.do_ask(slot, ask)  # without memory nobody is charged
+        if peer is None or not self.is_idle(peer) or self.is_involved(peer, ask):
+            self.stage.actions.do_ask(slot, ask)
             return
         engine, data = self.stage.engine, peer.message(ask)
         if peer.page is not None and len(data) > RING_SIZE:
@@ -83,6 +82,17 @@ class Scarcity:
             self.stage.retry_at = self.stage.now + RETRY_NS
             self.stage.settle()
             self.stage.pass_time(RETRY_NS)
+
+    def is_involved(self, peer: Peer, ask: tuple[int, bytes, int]) -> bool:
+        """What comes of it would depend on more than the request: without memory nobody is
+        charged, whoever might break a transaction with priority waits, and what a transaction
+        has noted counts against a small quota."""
+        fairness, oracle = self.stage.fairness, self.stage.oracle
+        if fairness is not None and ask[0] == Msg.TRANSACTION_END:
+            return True
+        if fairness is not None and fairness.priority.tx is not None:
+            return True
+        return ask[2] != 0 and oracle.limited(peer.link) and oracle.is_tight(peer.domid)
 
     def is_idle(self, peer: Peer) -> bool:
         """Nothing is on its way in or out."""
@@ -126,9 +136,9 @@ class Scarcity:
         """The oracle answers as if there were no memory, which ends a transaction."""
         kind, req, tx, payload = request
         link, known = peer.link, tx in peer.link.transactions
-        if known and kind == Msg.TRANSACTION_END and payload in (b"T\0", b"F\0"):
-            del link.transactions[tx]
         oracle = self.stage.oracle
+        if known and kind == Msg.TRANSACTION_END and payload in (b"T\0", b"F\0"):
+            oracle.end(link, link.transactions.pop(tx))
         if oracle.limited(link):
             oracle.cause = model.Cause()
             link.causes.append(oracle.cause)
@@ -148,5 +158,5 @@ class Scarcity:
         self.stage.engine.fail_allocation(nth)
         self.stage.engine.domain_died(self.stage.now, domid)
         self.stage.engine.fail_allocation(0)
-        self.stage.deadline = self.stage.engine.tick(self.stage.now)
         self.stage.actions.death_of(domid, heard)
+        self.stage.tick()

@@ -16,7 +16,6 @@ from zlib import crc32
 
 import model
 from model_tree import (
-    EVENT_TIMEOUT_NS,
     OK,
     PAYLOAD_MAX,
     RING,
@@ -26,12 +25,13 @@ from model_tree import (
 )
 
 from sim.actions import Actions
-from sim.blame import Blame
+from sim.fairness import Fairness
 from sim.judge import Judge
 from sim.page import ERROR, FEATURES, STATE, Page
 from sim.page import SIZE as RING_SIZE
 from sim.peer import Peer, cut, masked, wire
 from sim.scarcity import Scarcity
+from sim.settings import Settings
 from sim.steps import DOMIDS, GUEST_SLOTS, KERNEL_SLOT, SLOTS, S, Step
 from sim.verdict import DifferenceError, expect
 from xsd.core.engine import CLOSE, PAUSE, Engine
@@ -39,9 +39,6 @@ from xsd.io.rings import Rings
 from xsd.io.turn import Turn
 
 NEVER = 1 << 80
-LIMITS = (5.0, 1.0, 2.5)
-"""Of conflict credit; worlds with an odd seed have none."""
-PERIOD_NS = 50_000_000
 STEP_NS = 10_000
 OUTPUT_HIGH = 256 * 1024
 RING_OUTPUT_HIGH = 2 * 1024
@@ -82,19 +79,15 @@ class Stage:
     def __init__(self, seed: int) -> None:
         self.now = S
         self.engine = Engine(seed=seed)
-        self.blame: Blame | None = None
+        self.settings = Settings()
+        self.fairness: Fairness | None = None
         self.turn = Turn(self.engine, Loop(), lambda: None)  # type: ignore[arg-type]
         self.rings = Rings(self.turn, -1, 0, 0, self.stray, BUDGET)
         self.oracle = model.Model()
         self.oracle.now = self.now
         self.oracle.ask = self.ask
         self.host = self.oracle.host
-        self.engine.configure(
-            conflict=seed % 2 == 0, burst_limit=LIMITS[seed % 3], priority_after=0
-        )
-        if seed % 2 == 0:
-            self.blame = Blame(self.oracle, LIMITS[seed % 3], PERIOD_NS)
-            self.oracle.observer = self.blame
+        self.set_up(self.settings)
         self.slots: list[Peer | None] = [None] * SLOTS
         self.by_cid: dict[int, Peer] = {}
         self.by_link: dict[model.Connection, Peer] = {}
@@ -119,6 +112,15 @@ class Stage:
         self.scarcity = Scarcity(self)
         self.judge = Judge(self)
         self.table = {**self.actions.table(), **self.scarcity.table()}
+
+    def set_up(self, settings: Settings) -> None:
+        """The daemon is set up, before anything has happened."""
+        self.settings = settings
+        settings.configure(self.engine)
+        self.oracle.quotas.update(settings.quotas)
+        self.oracle.event_timeout = settings.event_timeout_ns
+        self.fairness = Fairness(self.oracle, settings) if settings.fair else None
+        self.oracle.observer = self.fairness
 
     def stray(self, port: int) -> None:
         raise DifferenceError(f"an event on port {port}, which is no ring's")
@@ -167,12 +169,11 @@ class Stage:
 
     def tick(self) -> bool:
         """Tells the engine the time; whether nobody has anything to do because of that."""
-        engine = self.engine
-        self.deadline = engine.tick(self.now)
+        self.deadline = self.engine.tick(self.now)
         if self.now >= self.expiry:
             self.expire()
-        if self.blame is not None:
-            self.blame.tick()
+        if self.fairness is not None:
+            self.fairness.tick()
         return not self.fresh and self.quiet_engine()
 
     def quiet_engine(self) -> bool:
@@ -189,7 +190,8 @@ class Stage:
 
     def expire(self) -> None:
         self.oracle.advance(0)
-        self.expiry = min(self.next_expiry(), self.now + EVENT_TIMEOUT_NS)
+        soon = self.now + (self.oracle.event_timeout or NEVER)
+        self.expiry = min(self.next_expiry(), soon)
 
     def next_expiry(self) -> int:
         """When the oldest event that may be lost will be."""
@@ -199,7 +201,7 @@ class Stage:
                 for item in connection.queue[connection.begun > 0 :]:
                     if item.packet.type == Msg.WATCH_EVENT:
                         oldest = min(oldest, item.since)
-        return oldest + EVENT_TIMEOUT_NS
+        return oldest + (self.oracle.event_timeout or NEVER)
 
     # ---- who is read -------------------------------------------------------------------------
 
@@ -212,16 +214,25 @@ class Stage:
             return True
         if peer.page is not None and link.queue and peer.waiting_bytes() > RING_OUTPUT_HIGH:
             return True
-        if not self.oracle.limited(link):
-            return peer.waiting_bytes() > OUTPUT_HIGH
-        if self.has_no_credit(peer):
+        if self.fairness is not None and self.fairness.makes_wait(link):
             return True
-        limit = self.oracle.limit(link, "outstanding")
-        return limit != 0 and self.oracle.outstanding(link) >= limit
+        oracle = self.oracle
+        if not oracle.limited(link):
+            return peer.waiting_bytes() > OUTPUT_HIGH
+        limit = oracle.limit(link, "outstanding")
+        if limit != 0 and oracle.outstanding(link) >= limit:
+            return True
+        return oracle.is_tight(peer.domid) and self.is_full(link)
+
+    def is_full(self, link: model.Connection) -> bool:
+        """A guest has more than its memory quota. What its transactions need does not count: it
+        must be able to end them."""
+        self.oracle.accounted = self.oracle.live
+        return not self.oracle.fits(link.domid, -link.recorded)
 
     def has_no_credit(self, peer: Peer) -> bool:
         """A ring that is neither read nor written: its domain has caused too many conflicts."""
-        return self.blame is not None and peer.domid != 0 and self.blame.is_paused(peer.domid)
+        return self.fairness is not None and self.fairness.has_no_credit(peer.domid)
 
     def pause(self, peer: Peer) -> None:
         peer.paused = True
@@ -246,12 +257,16 @@ class Stage:
             try:
                 oracle.request(link, kind, req, tx, data[at + 16 : end])
             except model.NotYetError as wait:
+                if wait.kind == "held":
+                    break
                 peer.asked = wait.kind, wait.domid
                 if wait.kind == "domain":
                     break
                 peer.pending = Packet(kind, req, tx, data[at + 16 : end])
             else:
                 peer.answers.clear()
+                if self.fairness is not None:
+                    self.fairness.priority.answered(link)
             at = end
         peer.received = data[at:]
         if self.blocked(peer):
@@ -329,7 +344,7 @@ class Stage:
             self.found(domid)
         if peer is None:
             if kind == "introduce" and not error:
-                self.oracle.changes += 1
+                self.oracle.begin_change()
                 self.oracle.introduce(domid)
                 self.attach(domid)
             return
@@ -406,6 +421,8 @@ class Stage:
     def forget(self, peer: Peer) -> None:
         self.forget_input(peer)
         del self.by_cid[peer.cid], self.by_link[peer.link]
+        if self.fairness is not None:
+            self.fairness.priority.closed(peer.link)
         for peers in (self.paused, self.pushing, self.fresh):
             peers.discard(peer)
         if peer.slot >= 0 and self.slots[peer.slot] is peer:
@@ -429,8 +446,7 @@ class Stage:
         if link.ignored:
             return
         if peer.reconnecting and self.oracle.features(link) & 1:
-            self.oracle.reset(link)
-            self.oracle.throw_away(link)
+            self.oracle.begin_afresh(link)
             link.last_tx = 0
             self.forget_input(peer)
             self.reset_ring(peer)

@@ -17,6 +17,8 @@ from typing import Any
 
 from model_tree import Msg
 
+from sim import settings
+
 Step = tuple[Any, ...]
 Ask = tuple[int, bytes, int]
 """A request: type, payload, and which open transaction it is made in (see `Peer.pick`)."""
@@ -61,6 +63,8 @@ QUOTAS = (
     (b"path-max", (3, 8, 0, 2048)), (b"watch-events", (1, 3, 1024)), (b"outstanding", (1, 3, 20)),
     (b"soft-nodes", (3, 0)), (b"permissions", (3,)), (b"bogus", (1,)), (b"nodes", (-1,)),
 )  # fmt: skip
+MEMORY_QUOTAS = (b"memory", (0, 150, 300, 500, 800, 1500, 3000, 2621440))
+"""In worlds in which guests have little."""
 
 
 def strings(*texts: bytes) -> bytes:
@@ -81,8 +85,9 @@ class Choice:
 class Requests:
     """Requests over small alphabets, so that clients get in each other's way."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, tight: bool) -> None:
         self.random = random
+        self.quotas = (*QUOTAS, *(MEMORY_QUOTAS,) * 6) if tight else QUOTAS
         width = random.choice((5, 40, 140))
         self.wide = [b"/wide/%03d" % number for number in range(width)]
         self.kinds = Choice(
@@ -168,7 +173,7 @@ class Requests:
         )
 
     def quota(self) -> tuple[int, bytes]:
-        name, values = self.random.choice(QUOTAS)
+        name, values = self.random.choice(self.quotas)
         domid = b"%d" % self.random.choice(DOMIDS)
         if self.random.random() < 0.3:
             asked = self.random.choice(((), (name,), (domid, name)))
@@ -230,8 +235,9 @@ class Draw:
     """An endless choice of steps, by one seed."""
 
     def __init__(self, seed: int) -> None:
+        self.settings = settings.draw(Random(f"settings of {seed}"))
         self.random = random = Random(seed)
-        self.requests = requests = Requests(random)
+        self.requests = requests = Requests(random, self.settings.tight)
         self.pool = [requests.one() for _ in range(POOL)]
         # Some worlds are mostly sockets, some mostly guests, some quiet, some hostile.
         guests, hostile = random.choice((0.3, 1.0, 3.0)), random.choice((0.0, 1.0, 1.0, 4.0))
@@ -253,6 +259,7 @@ class Draw:
 
     def __iter__(self) -> Iterator[Step]:
         table, random = self.table, self.random
+        yield "settings", self.settings.as_plain()
         yield from self.furnish()
         while True:
             drawn: Callable[[], Step] = table.draw(random)
@@ -261,7 +268,7 @@ class Draw:
             if step[0] == "bring":
                 yield from self.home(step[1])
             elif step[2:] == STARTED:
-                yield from self.race(step[1])
+                yield from (self.siege if random.random() < 0.12 else self.race)(step[1])
 
     def furnish(self) -> Iterator[Step]:
         """Homes for the first guests, and something that they share."""
@@ -300,6 +307,21 @@ class Draw:
             if self.random.random() < 0.3:
                 yield "ask", self.who(), self.request()
         yield "ask", slot, (Msg.TRANSACTION_END, b"T\0", 6)
+
+    def siege(self, slot: int) -> Iterator[Step]:
+        """Others meddle with one transaction after the other; in the end they may be held back."""
+        choice = self.random.choice
+        path = choice((b"/s/1", b"/s/2", b"/a/b", b"/local/domain/1/k"))
+        some = (Msg.READ, path + b"\0", 6), (Msg.WRITE, choice((b"/s/mark\0", b"k\0v")), 6)
+        for _ in range(choice((2, 3, 3, 10))):
+            yield "burst", slot, some, -1
+            for value in self.random.sample(VALUES[:6], choice((1, 2, 3))):
+                who = self.guest() if self.random.random() < 0.8 else self.who()
+                yield "ask", who, (Msg.WRITE, path + b"\0" + value, 0)
+            if self.random.random() < 0.3:
+                yield "wait", choice((1000, MS, 60 * MS, 200 * MS, 2 * S))
+            yield "ask", slot, (Msg.TRANSACTION_END, b"T\0", 6)
+            yield "ask", slot, *STARTED
 
     def request(self) -> Ask:
         return self.pool[int(self.random.random() * POOL)]

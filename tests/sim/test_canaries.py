@@ -7,6 +7,7 @@ stays what it is: for the simulator it makes no difference which of the two is w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import model
@@ -15,7 +16,9 @@ from model_tree import RING, Packet, RequestError
 from world import Msg
 
 from sim.__main__ import main
+from sim.fairness import Fairness
 from sim.run import play, shrink, trace
+from sim.settings import Settings
 from sim.stage import Stage
 
 LIMIT = 40_000
@@ -92,9 +95,9 @@ def lost_node(stage: Stage) -> None:
     """The end of a domain takes only the first of its nodes that is found."""
     bury = stage.oracle.bury
 
-    def forgetful(domid: int) -> None:
+    def forgetful(domid: int, requester: model.Connection | None = None) -> None:
         kept = {p: n for p, n in stage.oracle.live.items() if n.owner == domid and b"/k/" in p}
-        bury(domid)
+        bury(domid, requester)
         stage.oracle.live = {**stage.oracle.live, **kept}
 
     stage.oracle.bury = forgetful  # type: ignore[method-assign]
@@ -124,8 +127,8 @@ def no_isolation(stage: Stage) -> None:
     """A transaction sees what others have written to a value since it started."""
     look = stage.oracle.look
 
-    def peeking(request: model.Request, path: bytes) -> Any:
-        tree = look(request, path)
+    def peeking(request: model.Request, path: bytes, kids: bool = False) -> Any:
+        tree = look(request, path, kids)
         now = stage.oracle.live.get(path)
         if request.transaction and path in tree and now and now.value != tree[path].value:
             return {**tree, path: tree[path]._replace(value=now.value)}
@@ -232,18 +235,153 @@ def half_done_without_memory(stage: Stage) -> None:
     stage.scarcity.refuse = done  # type: ignore[method-assign]
 
 
+def once_set_up(stage: Stage, change: Callable[[Fairness], None]) -> None:
+    """Changes one of the rules by which clients wait for each other, in worlds that have them."""
+    set_up = stage.set_up
+
+    def planted(settings: Settings) -> None:
+        set_up(settings)
+        if stage.fairness is not None:
+            change(stage.fairness)
+
+    stage.set_up = planted  # type: ignore[method-assign]
+    stage.set_up(stage.settings)
+
+
 def innocent_charged(stage: Stage) -> None:
     """Whoever has committed last pays for a conflict, whatever it was."""
-    if (blame := stage.blame) is not None:
+
+    def change(fairness: Fairness) -> None:
+        blame = fairness.blame
         failed = blame.failed
 
-        def unjust(connection: model.Connection, tx: model.Transaction) -> None:
+        def unjust(connection: model.Connection, tx: model.Transaction) -> bool:
             last = [record.author for record in blame.records[-1:]]
-            failed(connection, tx)
+            others = failed(connection, tx)
             for author in last:
                 blame.charge(author.domid)
+            return others
 
         blame.failed = unjust  # type: ignore[method-assign]
+
+    once_set_up(stage, change)
+
+
+def held_for_too_long(stage: Stage) -> None:
+    """Who is held back goes on only when the transaction with priority has ended."""
+
+    def change(fairness: Fairness) -> None:
+        fairness.priority.let_go = lambda: None  # type: ignore[method-assign]
+
+    once_set_up(stage, change)
+
+
+def dom0_held_for_a_guest(stage: Stage) -> None:
+    """Who is more privileged has to wait as well."""
+
+    def change(fairness: Fairness) -> None:
+        rule = fairness.priority
+        rule.waits_for = lambda author, owner: True  # type: ignore[method-assign]
+
+    once_set_up(stage, change)
+
+
+def held_and_charged(stage: Stage) -> None:
+    """Who is held back pays for the conflict that has been prevented."""
+
+    def change(fairness: Fairness) -> None:
+        admit = fairness.priority.admit
+
+        def charging(author: model.Connection, before: Any, after: Any) -> None:
+            try:
+                admit(author, before, after)
+            except model.NotYetError:
+                fairness.blame.charge(author.domid)
+                raise
+
+        fairness.priority.admit = charging  # type: ignore[method-assign]
+
+    once_set_up(stage, change)
+
+
+def request_lost_while_held(stage: Stage) -> None:
+    """What was held back is forgotten, not asked again."""
+    request = stage.oracle.request
+
+    def forgetful(
+        connection: model.Connection, kind: int, req_id: int, tx_id: int, payload: bytes
+    ) -> None:
+        try:
+            request(connection, kind, req_id, tx_id, payload)
+        except model.NotYetError as wait:
+            if wait.kind != "held":
+                raise
+
+    stage.oracle.request = forgetful  # type: ignore[method-assign]
+
+
+def debts_are_paid_twice_as_fast(stage: Stage) -> None:
+    """Guests that may write less than they want may write more than that."""
+
+    def change(fairness: Fairness) -> None:
+        writes = fairness.writes
+        faster = 2 * writes.settings.writes_per_second
+        writes.settings = replace(writes.settings, writes_per_second=faster)
+
+    once_set_up(stage, change)
+
+
+def writes_on_credit(stage: Stage) -> None:
+    """The commit of a transaction costs nothing."""
+
+    def change(fairness: Fairness) -> None:
+        committed = fairness.writes.committed
+
+        def free(author: Any, ending: bool, before: Any, after: Any) -> None:
+            committed(None if ending else author, ending, before, after)
+
+        fairness.writes.committed = free  # type: ignore[method-assign]
+
+    once_set_up(stage, change)
+
+
+def memory_miscount(stage: Stage) -> None:
+    """Eight bytes more than allowed are let through."""
+    fits = stage.oracle.fits
+    stage.oracle.fits = (  # type: ignore[method-assign]
+        lambda domid, more: fits(domid, more - 8)
+    )
+
+
+def events_beyond_the_memory_quota(stage: Stage) -> None:
+    """Each event of a change is told if there is room for it alone."""
+    may_tell = stage.oracle.may_tell
+
+    def generous(connection: model.Connection, size: int) -> bool:
+        connection.reserved = 0
+        return may_tell(connection, size)
+
+    stage.oracle.may_tell = generous  # type: ignore[method-assign]
+
+
+def aggregate_for_everybody(stage: Stage) -> None:
+    """Points come back to one guest at a time, however the daemon is set up."""
+
+    def change(fairness: Fairness) -> None:
+        fairness.blame.aggregate = True
+
+    once_set_up(stage, change)
+
+
+def lost_setting(stage: Stage) -> None:
+    """The daemon does not hear of how long events may wait."""
+    configure = stage.engine.configure
+
+    def deaf(**given: Any) -> None:
+        del given["event_timeout_ns"]
+        configure(**given)
+
+    put_between(stage, configure=deaf)
 
 
 def right_of_the_dead(stage: Stage) -> None:
@@ -271,7 +409,10 @@ PLANTS = [
     wrong_reply, lost_event, order_of_events, wrong_permission, lost_node, leaked_account,
     quota_miscount, node_miscount, no_isolation, no_conflicts, watch_after_death, ring_byte_lost,
     lost_wakeup, lost_notification, old_events, no_deadline, no_merging, half_done_without_memory,
-    innocent_charged, right_of_the_dead, late_answer_lost,
+    innocent_charged, right_of_the_dead, late_answer_lost, held_for_too_long,
+    dom0_held_for_a_guest, held_and_charged, request_lost_while_held,
+    debts_are_paid_twice_as_fast, writes_on_credit, memory_miscount,
+    events_beyond_the_memory_quota, aggregate_for_everybody, lost_setting,
 ]  # fmt: skip
 
 

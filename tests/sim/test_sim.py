@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from sim import settings
 from sim.__main__ import main
 from sim.run import play, trace
+from sim.stage import Stage
 from sim.steps import RESERVED, Draw, as_line, from_line
 
 FIRST = int(os.environ.get("XSD_SIM_SEED", "1"))
@@ -35,11 +39,36 @@ def test_every_kind_of_step_is_drawn() -> None:
     """Nothing of the table is left out by chance, and what is reserved is not drawn."""
     drawn = {step[0] for seed in range(12) for step in trace(seed, 4000)}
     assert drawn == {
-        "ask", "burst", "open", "close", "bring", "birth", "kill", "shutdown", "wait", "slow",
-        "fetch", "reconnect", "kick", "late", "complete", "no memory", "no memory for death",
-        "garbage", "oversize",
+        "settings", "ask", "burst", "open", "close", "bring", "birth", "kill", "shutdown", "wait",
+        "slow", "fetch", "reconnect", "kick", "late", "complete", "no memory",
+        "no memory for death", "garbage", "oversize",
     }  # fmt: skip
     assert not drawn & set(RESERVED)
+
+
+def test_every_setting_is_drawn_in_more_than_one_way() -> None:
+    """Worlds differ in whatever the daemon can be set up with."""
+    worlds = [settings.draw(Random(seed)) for seed in range(200)]
+    for field in fields(settings.Settings):
+        assert len({getattr(world, field.name) for world in worlds}) > 1, field.name
+    assert {name for world in worlds for name, _ in world.quotas} == set(settings.QUOTAS)
+
+
+def test_what_a_world_is_about_happens() -> None:
+    """Requests are held back, writes are paid for, memory is short: not only in canaries."""
+    held = waited = full = 0
+    for seed in range(1, 25):
+        stage = Stage(seed)
+        for step in trace(seed, 1500):
+            stage.play(step)
+            fairness = stage.fairness
+            waited += fairness is not None and bool(fairness.writes.waiting)
+            full += any(
+                stage.oracle.is_tight(link.domid) and stage.is_full(link)
+                for link in stage.oracle.connections
+            )
+        held += stage.engine.counters()["requests_held"]
+    assert min(held, waited, full) > 10
 
 
 def test_a_seed_is_one_world() -> None:
