@@ -33,6 +33,7 @@ class Actions:
         """Who carries out which step."""
         return {
             "settings": self.do_settings,
+            "tune": self.do_tune,
             "ask": self.do_ask,
             "burst": self.do_burst,
             "open": self.do_open,
@@ -60,6 +61,14 @@ class Actions:
         """The first thing to happen, or it does not happen."""
         if self.stage.steps == 1:
             self.stage.set_up(from_plain(pairs))
+
+    def do_tune(self, name: str, value: Any) -> None:
+        """One setting is changed while the daemon runs, in worlds in which anybody may wait."""
+        stage = self.stage
+        if stage.fairness is not None and getattr(stage.settings, name) != value:
+            stage.settings = stage.settings.with_one(name, value)
+            stage.engine.configure(**{name: value})
+            stage.fairness.tune(stage.settings)
 
     def do_ask(self, slot: int, ask: tuple[int, bytes, int]) -> None:
         peer = self.stage.slots[slot]

@@ -85,14 +85,11 @@ class Blame:
 
     def __init__(self, oracle: Model, settings: Settings) -> None:
         self.oracle = oracle
-        self.on = settings.conflict
-        self.limit = settings.burst_limit
-        self.period = settings.period_ns
-        self.aggregate = settings.aggregate
+        self.take(settings)
         self.stamps: list[int] = []  # the last one of each commit, and whose it was
         self.authors: list[Connection | None] = []
         self.records: list[Record] = []
-        self.trimmed = 0
+        self.horizon = 0  # who has started before is not protected any more
         self.credit: dict[int, float] = {}
         self.caused: dict[int, int] = {}
         self.since: dict[int, int] = {}  # when a pause began
@@ -100,13 +97,24 @@ class Blame:
         self.penalised: list[int] = []
         self.due = 0
 
+    def take(self, settings: Settings) -> None:
+        self.on = settings.conflict
+        self.limit = settings.burst_limit
+        self.period = settings.period_ns
+        self.aggregate = settings.aggregate
+
+    def begin_anew(self) -> None:
+        """What credit is has changed: everybody has all of it."""
+        for known in (self.credit, self.paused, self.penalised):
+            known.clear()
+
     # ---- the recent commits ------------------------------------------------------------------
 
     def open_ones(self) -> list[Transaction]:
         return [tx for c in self.oracle.connections for tx in c.transactions.values()]
 
     def protected(self, tx: Transaction) -> bool:
-        return tx.since + self.period >= self.trimmed
+        return tx.since >= self.horizon
 
     def committed(
         self, author: Connection | None, ending: Transaction | None, before: Tree, after: Tree
@@ -130,7 +138,7 @@ class Blame:
 
     def trim(self) -> None:
         """Forgets what no protected transaction can ask for."""
-        self.trimmed = self.oracle.now
+        self.horizon = max(self.horizon, self.oracle.now - self.period)
         if self.records:
             young = [tx.number for tx in self.open_ones() if self.protected(tx)]
             first = min(young, default=self.oracle.commits)

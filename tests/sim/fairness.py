@@ -18,7 +18,8 @@ class Fairness:
         self.oracle = oracle
         self.settings = settings
         self.blame = Blame(oracle, settings)
-        self.priority = Priority(oracle, settings.priority_after, settings.priority_hold_ns)
+        self.priority = Priority(oracle)
+        self.priority.take(settings)
         self.writes = WriteRate(oracle, settings)
 
     def admit(self, author: Connection, before: Tree, after: Tree) -> None:
@@ -53,6 +54,16 @@ class Fairness:
     def forget(self, domid: int) -> None:
         self.blame.forget(domid)
         self.writes.forget(domid)
+
+    def tune(self, settings: Settings) -> None:
+        """The daemon is told something else while it runs."""
+        old, self.settings = self.settings, settings
+        self.blame.take(settings)
+        names = ("conflict", "burst_limit", "period_ns", "aggregate")
+        if any(getattr(old, name) != getattr(settings, name) for name in names):
+            self.blame.begin_anew()
+        self.priority.take(settings)
+        self.writes.settings = settings
 
     # ---- what the stage asks -----------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Judge:
             assert owner is not None
             lower = oracle.limited(owner) and not oracle.limited(link)
             expect(not lower, "held back for somebody less privileged", link.domid, owner.domid)
-            well = now < until <= now + priority.hold
+            well = now < until <= now + priority.longest
             expect(well, "held back for too long", link.domid, now, until)
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ from model import Connection, Model, NotYetError, Transaction
 from model_tree import ROOT, Entry, Tree, is_special, nearest
 
 from sim.seen import sees_change
+from sim.settings import Settings
 
 
 @dataclass(slots=True)
@@ -30,12 +31,17 @@ class Priority:
     """Of one connection at a time."""
 
     oracle: Model
-    after: int
-    hold: int
+    after: int = 0  # failures in a row
+    hold: int = 0
     owner: Connection | None = None
     tx: Transaction | None = None
     held: list[Connection] = field(default_factory=list)
     pasts: dict[Connection, Past] = field(default_factory=dict)
+    longest: int = 0  # hold there has been
+
+    def take(self, settings: Settings) -> None:
+        self.after, self.hold = settings.priority_after, settings.priority_hold_ns
+        self.longest = max(self.longest, self.hold)
 
     def past(self, connection: Connection) -> Past:
         return self.pasts.setdefault(connection, Past())

@@ -35,6 +35,10 @@ class Settings:
     event_timeout_ns: int = 20 * S
     quotas: tuple[tuple[str, int], ...] = ()
 
+    def with_one(self, name: str, value: Any) -> Settings:
+        """The same but for one."""
+        return replace(self, **{name: value})
+
     @property
     def tight(self) -> bool:
         """Whether guests have little memory."""
@@ -62,11 +66,23 @@ def from_plain(pairs: tuple[tuple[str, Any], ...]) -> Settings:
     return replace(Settings(), **dict(pairs))
 
 
+TUNABLE = (
+    "conflict", "burst_limit", "period_ns", "aggregate", "priority_after", "priority_hold_ns",
+    "write_rate", "writes_per_second", "write_burst", "write_reserve", "write_newcomers",
+)  # fmt: skip
+"""What can be changed while the daemon runs."""
+
+
+def draw_one(random: Random) -> tuple[str, Any]:
+    name = random.choice(TUNABLE)
+    return name, getattr(draw(random), name)
+
+
 def draw(random: Random) -> Settings:
     """Any mixture; what there is for small worlds to reach is drawn more often than what is not."""
     pick = random.choice
     names = random.sample(sorted(set(QUOTAS) - {"memory"}), pick((0, 0, 1, 2)))
-    names += ["memory"] * (random.random() < 0.25)
+    names += ["memory"] * (random.random() < 0.35)
     return Settings(
         conflict=pick((True, True, False)),
         burst_limit=pick((5.0, 1.0, 2.5)),

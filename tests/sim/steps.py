@@ -255,6 +255,7 @@ class Draw:
             (0.5 * late, self.late), (4 * late, self.complete), (2 * memory, self.no_memory),
             (0.1 * memory, self.no_memory_for_death), (0.4 * hostile, self.garbage),
             (2, self.tighten), (0.2 * hostile, self.oversize), (0.4 * hostile, self.flood),
+            (0.4, self.tune),
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Step]:
@@ -369,6 +370,9 @@ class Draw:
     def tighten(self) -> Step:
         """A quota of a guest becomes small, or as it was."""
         return "ask", 0, (*self.requests.quota(), 0)
+
+    def tune(self) -> Step:
+        return "tune", *settings.draw_one(self.random)
 
     def slow(self) -> Step:
         return "slow", self.who(), self.random.random() < 0.6

@@ -39,8 +39,8 @@ def test_every_kind_of_step_is_drawn() -> None:
     """Nothing of the table is left out by chance, and what is reserved is not drawn."""
     drawn = {step[0] for seed in range(12) for step in trace(seed, 4000)}
     assert drawn == {
-        "settings", "ask", "burst", "open", "close", "bring", "birth", "kill", "shutdown", "wait",
-        "slow", "fetch", "reconnect", "kick", "late", "complete", "no memory",
+        "settings", "tune", "ask", "burst", "open", "close", "bring", "birth", "kill", "shutdown",
+        "wait", "slow", "fetch", "reconnect", "kick", "late", "complete", "no memory",
         "no memory for death", "garbage", "oversize",
     }  # fmt: skip
     assert not drawn & set(RESERVED)

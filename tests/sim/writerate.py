@@ -85,14 +85,14 @@ class WriteRate:
             self.waiting.insert(0, author.domid)
 
     def waits(self, domid: int) -> bool:
-        return domid in self.waiting
+        return self.settings.write_rate and domid in self.waiting
 
     def tick(self) -> None:
         """Lets those go on who are out of debt."""
         for domid in list(self.waiting):
             purse = self.purses[domid]
             self.update(purse)
-            if purse.credit >= 0:
+            if purse.credit >= 0 or not self.settings.write_rate:
                 self.waiting.remove(domid)
 
     def due(self) -> int | None:
