@@ -31,7 +31,7 @@ STORE ?= xsd
 REQUESTS ?= 20000
 MINUTES ?= 60
 
-.PHONY: help run build test quick lint bench realxen sim witness fuzz soak mutants asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench realxen sim witness fuzz soak mutants coverage asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,8 @@ mutants: build ## one-line faults, one at a time: who notices? COUNT, SEED, JOBS
 		--jobs $(JOBS) $(ARGS)
 
 # Two flavours that are built beside the release one, and never into it: their modules are in
+
+# Three flavours that are built beside the release one, and never into it: their modules are in
 # build/<flavour>/lib, and PYTHONPATH says who is to use them.
 
 debug: build/.debug ## build without optimisation, with assertions, into build/debug/lib
@@ -95,6 +97,18 @@ asan: build build/.asan ## the test suite on a build with address and UB sanitiz
 	@$(ASAN) LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(BIN)/python -P -m pytest -p no:cacheprovider \
 		-o pythonpath="build/asan/lib . tests tests/cli tests/house tests/realxen" $(ARGS)
+
+# What counts is that a branch was taken, not how often; a process tells when it exits. The
+# tests of other builds, of documents and of a whole machine have nothing to add.
+COUNTING := XSD_FLAVOUR=coverage PYTHONPATH=$(CURDIR)/build/coverage/lib
+UNCOUNTED := $(addprefix --ignore=tests/,bench fuzz house realxen)
+
+coverage: build build/.coverage ## which branches of csrc and xsd/core no test takes, and why
+	@find build/coverage -name '*.gcda' -delete
+	@$(COUNTING) $(BIN)/python -P -m pytest -q -p no:cacheprovider --hypothesis-seed=1 $(UNCOUNTED) \
+		-o pythonpath="build/coverage/lib . tests tests/cli" tests $(ARGS)
+	@$(COUNTING):.:tests $(BIN)/python -P -m sim --seeds 10 --steps 10000 --jobs 1
+	@PYTHONPATH=tests $(BIN)/python -m branches
 
 annotate: $(VENV)/.ready ## write what Cython makes of each line, as HTML
 	@$(BIN)/python -c "$$ANNOTATE"
@@ -131,7 +145,7 @@ build/.release: $(COMPILED) pyproject.toml $(VENV)/.ready
 	fi
 	@mv $@.begun $@ # what was edited meanwhile is newer
 
-build/.debug build/.asan: build/.%: $(SOURCES) $(VENV)/.ready
+build/.debug build/.asan build/.coverage: build/.%: $(SOURCES) $(VENV)/.ready
 	@mkdir -p build
 	@touch $@.begun
 	@echo "building xsd, flavour $*"

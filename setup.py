@@ -1,7 +1,8 @@
 """Builds the C library and the Cython modules over it.
 
 XSD_BUILD selects a flavour: "release" (default), "debug" (assertions of Cython, no
-optimisation) or "asan" (address and undefined-behaviour sanitizers). Warnings are errors in
+optimisation), "asan" (address and undefined-behaviour sanitizers) or "coverage" (counts how
+often each branch is taken). Warnings are errors in
 csrc; the C that Cython generates is compiled with the warnings that say something about ours.
 XSD_ANNOTATE=1 writes Cython's annotated HTML beside the C it generates, XSD_JOBS bounds how
 many compilers run at once.
@@ -29,8 +30,9 @@ FLAGS = {
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=undefined",
     ],
+    "coverage": ["-O0", "-g1", "--coverage"],
 }[FLAVOUR]
-LINK = ["-fsanitize=address,undefined"] if FLAVOUR == "asan" else []
+LINK = {"asan": ["-fsanitize=address,undefined"], "coverage": ["--coverage"]}.get(FLAVOUR, [])
 COMMON = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffunction-sections", "-fPIC"]
 # What the generated code does that strict flags dislike; ours is checked by Cython itself.
 # -Wno-unused-function: inline helpers of a .pxd come with every module that cimports it.
@@ -93,6 +95,11 @@ setup(
         [extension(s) for s in SOURCES],
         build_dir=f"build/{FLAVOUR}/cython",
         annotate=bool(os.environ.get("XSD_ANNOTATE")),
-        compiler_directives={"language_level": "3", "embedsignature": True},
+        compiler_directives={
+            "language_level": "3",
+            "embedsignature": True,
+            # A comparison each, as it is written, where branches are counted.
+            "optimize.use_switch": FLAVOUR != "coverage",
+        },
     ),
 )

@@ -21,14 +21,15 @@ WITH_CANARY = ("tree", "watchtrie", "outq", "logs", "path", "history", "ring")
 STEPS = int(os.environ.get("XSD_STEPS", "2000"))
 FIRST_SEED = int(os.environ.get("XSD_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + 2)
+# `make coverage` counts branches, and that only: its figures are to be those of the code.
+COUNTED = os.environ.get("XSD_FLAVOUR") == "coverage"
+CHECKED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = [
     "-std=c11",
     "-D_GNU_SOURCE",
-    "-O1",
     "-g",
     "-fno-omit-frame-pointer",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
+    *(["-O0", "--coverage"] if COUNTED else CHECKED),
     "-Wall",
     "-Wextra",
     "-Wshadow",
@@ -56,8 +57,12 @@ def build(*command: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The C library, compiled once."""
+    """The C library, compiled once; where gcov finds the counts, if they are wanted."""
     place = tmp_path_factory.mktemp("csrc")
+    if COUNTED:
+        place = CSRC.parent / "build" / "coverage" / "twins"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
     compiler = os.environ.get("CC") or shutil.which("cc")
     assert compiler, "there is no C compiler"
     found = []
