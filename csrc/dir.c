@@ -59,7 +59,7 @@ static uint32_t leaf_index(const struct xs_dir *d, const struct xs_name *name, b
         at += half & -(uint32_t)(at[half - 1].key < key);
         n -= half;
     }
-    lo = (uint32_t)(at - d->slot) + (n == 1 && at->key < key);
+    lo = (uint32_t)(at - d->slot) + (at->key < key); /* no block is empty */
     /* A key that ends in a zero is a whole name; a full one may be that of several. */
     if ((key & 0xff) == 0) {
         *found = lo < d->count && d->slot[lo].key == key;
@@ -350,10 +350,10 @@ void xs_dir_insert(struct xs_dir_step *last, const struct xs_name *name, struct 
 static void narrow(struct xs_tree *t, struct xs_dir **link)
 {
     struct xs_dir *d = *link;
-    uint32_t cap;
 
-    if (d->count * 4u > d->cap || (cap = next_cap(d->count * 2u)) >= d->cap)
+    if (d->count * 4u > d->cap)
         return;
+    uint32_t cap = next_cap(d->count * 2u);
     d = xs_mem_resize(t->mem, &t->account, d, xs_dir_size(d->cap), xs_dir_size(cap));
     if (d == NULL)
         return;
@@ -367,8 +367,8 @@ void xs_dir_remove(struct xs_tree *t, struct xs_dir **link, struct xs_dir_step *
     size_t at = count;
 
     /* Upwards, as long as a block becomes empty. */
-    while (at-- > 0) {
-        struct xs_dir *d = steps[at].dir;
+    for (;;) {
+        struct xs_dir *d = steps[--at].dir;
         uint32_t i = steps[at].index;
 
         memmove(d->slot + i, d->slot + i + 1, (d->count - i - 1u) * sizeof(struct xs_slot));

@@ -216,8 +216,7 @@ void xs_outq_sent(struct xs_outq *q, struct xs_mem *m, struct xs_account *who, s
 
         n -= msg->len;
         q->events -= msg->is_event;
-        if (gone != NULL)
-            gone(context, msg);
+        gone(context, msg);
     }
     q->partial = n;
     if (q->first == q->last)
@@ -239,8 +238,7 @@ void xs_outq_expire(struct xs_outq *q, int64_t before_ns, xs_outq_gone *gone, vo
 
         if (msg.is_event && msg.when_ns < before_ns) {
             q->events--;
-            if (gone != NULL)
-                gone(context, &msg);
+            gone(context, &msg);
         } else {
             memmove(q->buf + to, q->buf + from, msg.len);
             msg.start = q->origin + to;
@@ -265,7 +263,7 @@ int64_t xs_outq_oldest_event(const struct xs_outq *q)
 
 void xs_outq_clear(struct xs_outq *q, xs_outq_gone *gone, void *context)
 {
-    for (size_t i = q->first; i < q->last && gone != NULL; i++)
+    for (size_t i = q->first; i < q->last; i++)
         gone(context, &q->msgs[i]);
     q->number += q->last;
     q->origin += q->tail;

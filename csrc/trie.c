@@ -128,8 +128,7 @@ int xs_tree_init(struct xs_tree *t, struct xs_mem *mem)
 
 void xs_tree_destroy(struct xs_tree *t)
 {
-    while (xs_tree_collect(t, SIZE_MAX))
-        ;
+    xs_tree_collect(t, SIZE_MAX);
     xs_permtab_destroy(&t->perms);
     xs_mem_free(t->mem, &t->account, t->steps, t->step_cap * sizeof(*t->steps));
     xs_mem_free(t->mem, &t->account, t->tally, t->tally_cap * sizeof(*t->tally));

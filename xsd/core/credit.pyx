@@ -144,16 +144,18 @@ cdef int64_t pause_end(const Core *core, const Domain *d) noexcept nogil:
 
 
 cdef void replenish_one(Core *core) noexcept nogil:
-    """The point of this period goes to who has waited longest: first to those paused."""
+    """The point of this period goes to who has waited longest: first to those paused.
+
+    Somebody is below the limit.
+    """
     cdef Domain *d
     if core.paused_first != NULL:
         d = unqueue_paused(core)
         give(core, d)
+        # Below the limit it stands among the penalised already: it lost points one by one.
         if d.credit <= 0:
             queue_paused(core, d)
-        elif d.credit < core.credit_limit and not d.in_penalised:
-            queue_penalised(core, d)
-    elif core.penalised_first != NULL:
+    else:
         d = unqueue_penalised(core)
         give(core, d)
         if d.credit < core.credit_limit:
@@ -161,10 +163,10 @@ cdef void replenish_one(Core *core) noexcept nogil:
 
 
 cdef void replenish_each(Core *core) noexcept nogil:
-    """Every domain below the limit gets a point; one queue holds them all."""
+    """Every domain below the limit gets a point; one queue holds them all, and is not empty."""
     cdef Domain *d
     cdef Domain *last = core.penalised_last
-    while core.penalised_first != NULL:
+    while True:
         d = unqueue_penalised(core)
         if not credit_paused(core, d) or core.now >= pause_end(core, d):
             give(core, d)

@@ -608,8 +608,7 @@ cdef class Engine:
 
     def collect(self):
         """Frees at once what would be freed little by little, and gives it to the system."""
-        while xs_tree_collect(&self.core.tree, 1 << 30):
-            pass
+        xs_tree_collect(&self.core.tree, <size_t>-1)
         malloc_trim(0)
 
     def take_access(self):

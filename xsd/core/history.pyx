@@ -403,9 +403,9 @@ cdef bint priority_breaks(Core *core, const Conn *c, xs_node *before,
     cdef Tx *tx = core.priority
     if tx == NULL or tx.conn == c or core.now >= tx.hold_until:
         return False
-    if quota_applies(tx.conn) and (c == NULL or not quota_applies(c)):
+    if quota_applies(tx.conn) and not quota_applies(c):
         return False # nobody waits for somebody less privileged
-    if c != NULL and c.hold_until != 0 and core.now >= c.hold_until:
+    if c.hold_until != 0 and core.now >= c.hold_until:
         return False # nor for one after the other
     return (first_change_for(core, tx.conn, &tx.seen, before, after)
             or first_change_for(core, tx.conn, &tx.conn.foreseen, before, after))
@@ -441,8 +441,6 @@ cdef void priority_hold(Conn *c) noexcept nogil:
     cdef Core *core = c.core
     core.holds += 1
     core.priority.held_others = True
-    if c.held:
-        return
     if c.hold_until == 0:
         c.hold_until = core.now + core.priority_hold_ns
     c.held = True
@@ -470,7 +468,7 @@ cdef int64_t priority_deadline(Core *core) noexcept nogil:
     cdef int64_t next = -1
     if core.held == NULL:
         return -1
-    if core.priority == NULL or core.now >= core.priority.hold_until:
+    if core.now >= core.priority.hold_until: # who is held waits for somebody
         priority_release(core)
         return -1
     next = core.priority.hold_until

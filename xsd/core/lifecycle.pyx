@@ -43,7 +43,10 @@ cdef enum:
 # ---- existence -----------------------------------------------------------------------
 
 cdef int domain_exists(Conn *c, uint32_t domid) noexcept nogil:
-    """XS_OK, XS_ENOENT, XS_ENOMEM, or RC_WAIT when the hypervisor has to be asked first."""
+    """XS_OK, XS_ENOENT, XS_ENOMEM, or RC_WAIT when the hypervisor has to be asked first.
+
+    One that exists has an object.
+    """
     cdef Core *core = c.core
     cdef Domain *d = core.domains[domid]
     cdef Effect *e
@@ -442,7 +445,7 @@ cdef int op_get_feature(Conn *c, const xs_header *h, const char *p,
     if rc != XS_OK:
         return rc
     d = c.core.domains[domid]
-    return reply_number(c, h, XS_RING_FEATURES if d == NULL else d.features)
+    return reply_number(c, h, d.features)
 
 
 cdef int op_set_feature(Conn *c, const xs_header *h, const char *p) noexcept nogil:
@@ -460,9 +463,7 @@ cdef int op_set_feature(Conn *c, const xs_header *h, const char *p) noexcept nog
     rc = domain_exists(c, domid)
     if rc != XS_OK:
         return rc
-    d = domain_get(c.core, domid)
-    if d == NULL:
-        return XS_ENOMEM
+    d = c.core.domains[domid]
     if d.introduced:
         return XS_EBUSY
     if value < 0 or value & ~XS_RING_FEATURES:
@@ -493,9 +494,7 @@ cdef int quota_place(Conn *c, const char **p, bint of_domain, uint32_t **place) 
         rc = domain_exists(c, domid)
         if rc != XS_OK:
             return rc
-        d = domain_get(core, domid)
-        if d == NULL:
-            return XS_ENOMEM
+        d = core.domains[domid]
         hard = d.hard
         soft = d.soft
     place[0] = &soft[index] if is_soft else &hard[index]
@@ -534,7 +533,7 @@ cdef int op_set_quota(Conn *c, const xs_header *h, const char *p,
     place[0] = <uint32_t>value
     if strings == 3 and next_domid(&start, &domid):
         d = c.core.domains[domid]
-        if d != NULL and d.conn != NULL:
+        if d.conn != NULL:
             conn_wake(d.conn) # it may have waited at the old limit
     reply_ok(c, h)
     return XS_OK

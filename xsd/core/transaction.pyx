@@ -146,8 +146,6 @@ cdef void tx_free(Conn *c, Tx *tx) noexcept nogil:
     if tx.all_next != NULL:
         tx.all_next.all_prev = tx.all_prev
     history_tx_ends(core, tx) # off the list, or it might be found there
-    if c.asking == tx:
-        c.asking = NULL
     for i in range(tx.delta_count):
         domain_tidy(core, tx.delta[i].domid)
     tx_clear(core, tx)
@@ -256,8 +254,6 @@ cdef int noted(Conn *c, Tx *tx, int rc) noexcept nogil:
         tx.poisoned = True
         return XS_ENOSPC
     quota_note(c.core, c.dom, Q_TRANSACTION_NODES, <int64_t>tx.seen.count)
-    if not tx.replaying and not quota_allows(c.dom, Q_MEMORY, quota_memory(c.dom)):
-        return XS_ENOMEM
     return XS_OK
 
 

@@ -87,8 +87,6 @@ cdef int events_for_path(Core *core, const xs_path *path, const char *text,
     cdef xs_watch *watch
     cdef Conn *c
     cdef int rc = XS_OK
-    if core.watches.watch_count == 0:
-        return XS_OK
     if path.len == 1:
         parent = NULL # above the root there is nothing that anybody could have a right to
     xs_match_start(&m, &core.watches, path)

@@ -59,8 +59,6 @@ cdef void update(Core *core, Domain *d) noexcept nogil:
 
 cdef void write_rate_join(Core *core, Domain *d) noexcept nogil:
     """A domain comes: equipped from the reserve, which may go into debt for newcomers."""
-    if d.domid == core.priv_domid:
-        return
     core.write_domains += 1
     d.write_credit = 0
     d.write_time_ms = core.now // 1_000_000
@@ -71,8 +69,6 @@ cdef void write_rate_join(Core *core, Domain *d) noexcept nogil:
 cdef void write_rate_leave(Core *core, Domain *d) noexcept nogil:
     """A domain goes; the reserve gets what it saved."""
     cdef Domain **link = &core.write_waiting
-    if d.domid == core.priv_domid:
-        return
     core.write_domains -= 1
     transfer(&d.write_credit, 0, &core.write_reserve, core.write_burst * UNIT)
     if d.write_waits:
