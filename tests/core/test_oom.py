@@ -269,6 +269,52 @@ def waiting_events(scene: Scene) -> None:
         scene.dom0.write(b"/waiting/%d" % i, b"")
 
 
+def longer_way(scene: Scene) -> None:
+    """A directory has got a second level: the way to what is below it is longer than any before."""
+    assert scene.dom0.setperms(OLD, b"n1", b"r2") == OK
+    for i in range(70):
+        assert scene.dom0.write(b"/local/domain/1/data/n%02d" % i, b"") == OK
+    scene.dom0.drain()
+    settle(scene)
+
+
+def transaction_on_the_way(scene: Scene) -> None:
+    scene.tx = scene.dom0.start()
+    assert scene.dom0.write(OLD, b"new", scene.tx) == OK
+
+
+def transaction_on_what_a_dead_domain_owned(scene: Scene) -> None:
+    """The node has gone with it, but not from the transaction's view."""
+    scene.tx = scene.dom0.start()
+    assert scene.dom0.write(b"/mixed/a/b", b"new", scene.tx) == OK
+    scene.world.kill(2)
+
+
+def permissions_twice(scene: Scene) -> None:
+    """The first list is nobody's any more, and has to be made again."""
+    tx = scene.tx = scene.dom0.start()
+    assert scene.dom0.setperms(b"/list/node", b"n0", b"w2", tx=tx) == OK
+    assert scene.dom0.setperms(b"/list/node", b"n0", b"r2", tx=tx) == OK
+
+
+def removal_in_a_transaction(scene: Scene) -> None:
+    """Somebody tries, but may not, to change what it removes: the trees are equal, not one."""
+    scene.tx = scene.dom0.start()
+    assert scene.dom0.rm(b"/local/domain/1/data", scene.tx) == OK
+    assert scene.dom0.ask(Msg.SET_QUOTA, strings(b"1", b"nodes", b"1")) == OK
+    assert scene.guests[1].write(b"data/deep/er/z", b"") == "ENOSPC"
+
+
+def anew(build: Build) -> Act:
+    """A failed commit is over as well: the transaction is made, and ended, once more."""
+
+    def act(scene: Scene) -> str:
+        build(scene)
+        return request(Msg.TRANSACTION_END, b"T\0", in_tx=True)(scene)
+
+    return act
+
+
 def together(*builds: Build) -> Build:
     def build(scene: Scene) -> None:
         for one in builds:
@@ -280,6 +326,7 @@ def together(*builds: Build) -> Build:
 # ---- the operations ------------------------------------------------------------------------
 
 DEEP = b"/deep" + b"/d" * 40
+OLD = b"/local/domain/1/data/deep/er/y"
 VALUES = {"shorter": b"", "longer": b"v" * 300}
 TREE_REQUESTS: dict[str, tuple[int, bytes]] = {
     "read": (Msg.READ, b"/list/node\0"),
@@ -347,12 +394,6 @@ def third_domain(scene: Scene) -> None:
     scene.world.domains.add(3)
 
 
-def commit_again(scene: Scene) -> str:
-    """A failed commit is over as well: the whole transaction is done anew."""
-    busy_transaction(scene)
-    return request(Msg.TRANSACTION_END, b"T\0", in_tx=True)(scene)
-
-
 def soft_limits(scene: Scene) -> None:
     for name in ("soft-nodes", "soft-memory", "soft-transactions", "soft-watches"):
         assert scene.dom0.ask(Msg.SET_QUOTA, strings(b"1", name.encode(), b"1")) == OK
@@ -400,8 +441,26 @@ def cases() -> list[Case]:
         Case("write, events wait", request(Msg.WRITE, b"/waiting/x\0"), waiting_events),
         Case("abort", request(Msg.TRANSACTION_END, b"F\0", in_tx=True), busy_transaction),
         Case("commit, nothing done", end, transaction),
-        Case("commit, swap", end, busy_transaction, commit_again),
-        Case("commit, merge", end, together(busy_transaction, somebody_writes), commit_again),
+        Case("commit, swap", end, busy_transaction, anew(busy_transaction)),
+        Case("commit, merge", end, together(busy_transaction, somebody_writes),
+             anew(busy_transaction)),
+        Case("commit, merge, twice the permissions", end,
+             together(permissions_twice, somebody_writes), anew(permissions_twice)),
+        Case("commit, merge, removal", end, removal_in_a_transaction,
+             anew(removal_in_a_transaction)),
+        Case("commit, merge, longer way", end, together(transaction_on_the_way, longer_way),
+             anew(transaction_on_the_way)),
+        Case("longer way, read", request(Msg.READ, OLD + b"\0"), longer_way),
+        Case("longer way, written", request(Msg.WRITE, OLD + b"\0new"), longer_way),
+        Case("longer way, removed", request(Msg.RM, OLD + b"\0"), longer_way),
+        Case("longer way, permissions", request(Msg.SET_PERMS, strings(OLD, b"n1", b"b2")),
+             longer_way),
+        Case("longer way to a dead domain", event(lambda scene: scene.world.kill(2)), longer_way),
+        Case("dead owner, written in a transaction",
+             request(Msg.WRITE, b"/mixed/a/b\0", in_tx=True),
+             together(transaction, lambda scene: scene.world.kill(2))),
+        Case("dead owner, committed", end, transaction_on_what_a_dead_domain_owned,
+             anew(transaction_on_what_a_dead_domain_owned)),
         Case("domain dies", event(lambda scene: scene.world.kill(1))),
         Case("domain dies, shared tree", event(lambda scene: scene.world.kill(1)), snapshot),
         Case("domain dies in a transaction", event(lambda scene: scene.world.kill(1)),

@@ -63,6 +63,14 @@ def started(who: str) -> Step:
     return build
 
 
+def removing(scene: Scene) -> None:
+    """Below what it removes something has changed."""
+    assert scene.dom0.write(SHARED + b"/dir/leaf", b"0") == OK
+    started("dom0")(scene)
+    assert scene.dom0.rm(SHARED + b"/dir", scene.tx) == OK
+    assert scene.guest.write(SHARED + b"/dir/leaf", b"1") == OK
+
+
 def disturbed_in_vain(scene: Scene) -> None:
     assert scene.guest.write(SHARED, b"0") == OK
     scene.dom0.events()
@@ -153,6 +161,8 @@ CASES = [
          send("innocent", *END), b"EAGAIN\0", "innocent", charged=True),
     Case("replay fails, long history", together(started("dom0"), disturbed_often),
          send("dom0", *END), b"EAGAIN\0", charged=True),
+    Case("replay fails, after a removal", together(removing, disturbed), send("dom0", *END),
+         b"EAGAIN\0", charged=True),
     Case("recorded write", watching, send("guest", Msg.WRITE, SHARED + b"/new\0v"), OK, "guest"),
     Case("recorded removal", together(lambda s: disturbed(s), watching),
          send("guest", Msg.RM, b"none\0"), OK, "guest"),

@@ -15,7 +15,10 @@ import pytest
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-PROGRAMS = ("tree", "watchtrie", "outq", "logs", "path", "wire", "history", "ring")
+PROGRAMS = (
+    *("tree", "watchtrie", "outq", "logs", "path", "wire", "history", "ring"),
+    *("checks", "scarce"),
+)
 # Those whose twin can be told to be wrong: the harness must notice.
 WITH_CANARY = ("tree", "watchtrie", "outq", "logs", "path", "history", "ring")
 STEPS = int(os.environ.get("XSD_STEPS", "2000"))
@@ -83,7 +86,10 @@ def link(objects: list[Path], name: str, *flags: str) -> Path:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_module_and_its_twin_agree(objects: list[Path], name: str, seed: int) -> None:
-    """Random work leaves both equal, also without memory; all memory is given back."""
+    """Random work leaves both equal, also without memory; all memory is given back.
+
+    Those without a twin say at their top what they do.
+    """
     done = run(link(objects, name), str(seed), str(STEPS))
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -46,6 +46,9 @@ static void test_records(size_t steps)
                 CHECK_EQ(xs_history_reserve(&h), XS_OK);
             }
             mem.fail_at = 0;
+            uint64_t calls = mem.calls;
+            CHECK_EQ(xs_history_reserve(&h), XS_OK); /* one is enough */
+            CHECK_EQ(mem.calls, calls);
         }
         xs_history_count(&h, &author);
         e->number = h.number;
@@ -94,11 +97,39 @@ static void test_records(size_t steps)
     CHECK_EQ(mem.total.blocks, 0);
 }
 
+/* Only the last authors are known; who comes before them is nobody's name. */
+static void test_authors(void)
+{
+    enum { COMMITS = 3 * XS_AUTHORS };
+    static struct xs_history h;
+    struct xs_mem mem;
+    struct xs_tree tree = {.mem = &mem};
+
+    xs_mem_init(&mem);
+    xs_history_init(&h, &tree);
+    for (uint32_t i = 1; i <= COMMITS; i++)
+        xs_history_count(&h, &(struct xs_author){.stamp = 2 * i, .domid = i});
+    for (uint32_t i = 1; i <= COMMITS; i++) {
+        const struct xs_author *even = xs_history_author(&h, 2 * i);
+        const struct xs_author *odd = xs_history_author(&h, 2 * i - 1);
+
+        check_step = i;
+        CHECK(odd == even); /* stamps between two commits are the later one's */
+        if (i > COMMITS - XS_AUTHORS + 1)
+            CHECK(even != NULL && even->domid == i);
+        else
+            CHECK(even == NULL);
+    }
+    CHECK(xs_history_author(&h, 2 * COMMITS + 1) == NULL);
+    xs_history_destroy(&h);
+}
+
 int main(int argc, char **argv)
 {
     size_t steps;
 
     check_begin(argc, argv, &steps);
     test_records(steps);
+    test_authors();
     return 0;
 }

@@ -182,6 +182,114 @@ static void expire(void)
             twin_drop(i);
 }
 
+static void *token_cause(void)
+{
+    static int alive;
+
+    alive = 1;
+    return &alive;
+}
+
+static void event(const char *path, uint64_t hash)
+{
+    CHECK_EQ(xs_outq_reserve(&queue, &mem, &account, strlen(path) + 3, true), XS_OK);
+    xs_outq_put_event(&queue, path, strlen(path), "t", 1, hash, now, token_cause());
+    xs_outq_release(&queue);
+}
+
+static bool waits(const char *path)
+{
+    uint64_t hash;
+
+    return xs_outq_has_event(&queue, path, strlen(path), "t", 1, &hash);
+}
+
+static uint64_t hash_of(const char *path, const char *token)
+{
+    uint64_t hash;
+
+    xs_outq_has_event(&queue, path, strlen(path), token, strlen(token), &hash);
+    return hash;
+}
+
+static void empty(void)
+{
+    for (size_t i = 0; i < xs_outq_waiting(&queue); i++)
+        queue.msgs[queue.first + i].cause = token_cause();
+    while (xs_outq_bytes(&queue) > 0) {
+        token_cause();
+        xs_outq_sent(&queue, &mem, &account, queue.msgs[queue.first].len, gone, &queue);
+    }
+}
+
+/* Events with the same hash are told apart by their bytes. */
+static void test_collisions(void)
+{
+    event("/longer", hash_of("/a", "t"));
+    CHECK(!waits("/a")); /* another length */
+    event("/b", hash_of("/a", "t"));
+    CHECK(!waits("/a")); /* another path */
+    event("/ab", hash_of("/a", "bt"));
+    uint64_t hash;
+    CHECK(!xs_outq_has_event(&queue, "/a", 2, "bt", 2, &hash)); /* cut elsewhere */
+    event("/a", hash_of("/a", "u"));
+    CHECK(!xs_outq_has_event(&queue, "/a", 2, "u", 1, &hash)); /* another token */
+    event("/a", hash_of("/a", "t"));
+    CHECK(waits("/a"));
+    empty();
+}
+
+/* Without memory for more buckets chains get longer, and nothing else happens. */
+static void test_long_chains(void)
+{
+    char path[16];
+    size_t buckets;
+
+    event("/0", hash_of("/0", "t"));
+    buckets = queue.bucket_count;
+    for (size_t i = 1; i < 40; i++) {
+        sprintf(path, "/%zu", i);
+        if (queue.events == buckets) { /* room for the bytes is there: only the table fails */
+            CHECK_EQ(xs_outq_reserve(&queue, &mem, &account, 200, false), XS_OK);
+            xs_outq_release(&queue);
+            mem.fail_at = mem.calls + 1;
+            mem.fail_sticky = true;
+        }
+        if (xs_outq_reserve(&queue, &mem, &account, strlen(path) + 3, true) != XS_OK)
+            break;
+        xs_outq_put_event(&queue, path, strlen(path), "t", 1, hash_of(path, "t"), now,
+                          token_cause());
+        xs_outq_release(&queue);
+        CHECK(waits(path) && waits("/0"));
+    }
+    CHECK_EQ(queue.bucket_count, buckets);
+    CHECK(queue.events > buckets);
+    mem.fail_at = 0;
+    mem.fail_sticky = false;
+    empty();
+}
+
+/* What is reserved stays, also when the queue drains meanwhile. */
+static void test_reserved_room_stays(void)
+{
+    struct xs_header h = {2, 0, 0, 3000};
+    uint64_t calls;
+
+    for (size_t i = 0; i < 70; i++)
+        event("/x", i);
+    CHECK_EQ(xs_outq_reserve(&queue, &mem, &account, 3000, false), XS_OK);
+    CHECK_EQ(xs_outq_reserve(&queue, &mem, &account, 3000, false), XS_OK);
+    calls = mem.calls;
+    empty();
+    CHECK(queue.cap >= 2 * (3000 + XS_HEADER_SIZE) && queue.msg_cap >= 2);
+    xs_outq_put(&queue, &h, now, token_cause());
+    xs_outq_put(&queue, &h, now, token_cause());
+    CHECK_EQ(mem.calls, calls);
+    xs_outq_release(&queue);
+    empty();
+    CHECK(queue.buf == NULL && queue.msgs == NULL); /* and goes when nobody needs it */
+}
+
 int main(int argc, char **argv)
 {
     size_t steps;
@@ -221,6 +329,9 @@ int main(int argc, char **argv)
         twin_drop(0);
     compare();
     CHECK(queue.cap <= 4096); /* a drained queue keeps little */
+    test_collisions();
+    test_long_chains();
+    test_reserved_room_stays();
     xs_outq_free(&queue, &mem, &account);
     CHECK_EQ(account.bytes, 0);
     CHECK_EQ(account.blocks, 0);

@@ -223,6 +223,8 @@ static void test_order(size_t rounds)
                     if (less[i][k] < 0 && less[k][m] < 0)
                         CHECK(less[i][m] < 0);
             }
+        /* No name is below a special one that it only begins with. */
+        CHECK(xs_path_order_removal("@", 1, "@a", 2) < 0);
         for (size_t i = 0; i < SET; i++) /* everything of the tree comes before its root */
             if (set[i][0] == '/')
                 CHECK(xs_path_order_removal(set[i], strlen(set[i]), "/", 1) < 0);

@@ -81,6 +81,18 @@ static void test_shapes(size_t steps)
     }
 }
 
+/* A row that no operation has: its bounds hold all the same. */
+static void test_bounds(void)
+{
+    const struct xs_op_info op = {"X", XS_OPF_KNOWN, 1, 2};
+    uint32_t strings;
+
+    CHECK(!xs_wire_check(&op, "abc", 3, &strings));
+    CHECK(xs_wire_check(&op, "a\0b", 3, &strings) && strings == 1);
+    CHECK(xs_wire_check(&op, "a\0b", 4, &strings) && strings == 2);
+    CHECK(!xs_wire_check(&op, "a\0b\0", 5, &strings));
+}
+
 static void test_numbers(size_t steps)
 {
     static const struct {
@@ -278,6 +290,56 @@ static void test_permtab(size_t steps)
     CHECK_EQ(mem.total.blocks, 0);
 }
 
+/* "No domain" is nobody, also where a list names a domain of that number. */
+static void test_no_target(void)
+{
+    struct xs_permtab table;
+    struct xs_perm entry[2] = {{0, 0, XS_DOMID_INVALID}, {XS_ACCESS_READ, 0, XS_DOMID_INVALID}};
+    struct xs_perms *owned, *named;
+
+    CHECK_EQ(xs_permtab_init(&table, &mem), XS_OK);
+    CHECK_EQ(xs_perms_intern(&table, entry, 1, &owned), XS_OK);
+    entry[0].domid = 1;
+    CHECK_EQ(xs_perms_intern(&table, entry, 2, &named), XS_OK);
+    CHECK_EQ(xs_perms_access(owned, 5, XS_DOMID_INVALID), 0);
+    CHECK_EQ(xs_perms_access(named, 5, XS_DOMID_INVALID), 0);
+    xs_permtab_destroy(&table); /* with the lists that are still in use */
+    CHECK_EQ(mem.total.blocks, 0);
+}
+
+/* Lists with the same hash of 32 bits are different lists, whatever their lengths: among so many
+ * there are some. */
+static void test_perms_collisions(void)
+{
+    enum { LISTS = 1 << 18 };
+    struct xs_perms **held = must_alloc(LISTS * sizeof(struct xs_perms *));
+    struct xs_permtab table;
+    size_t same = 0, shorter = 0;
+
+    CHECK_EQ(xs_permtab_init(&table, &mem), XS_OK);
+    for (uint32_t i = 0; i < LISTS; i++) {
+        struct xs_perm entry[2] = {{i & 3, 0, (uint16_t)(i >> 2)},
+                                   {1, 0, (uint16_t)(i * 0x85ebca6bu >> 15)}};
+        uint32_t count = i % 4 == 0 ? 1 : 2;
+
+        mem.fail_at = i == 256 ? mem.calls + 2 : 0; /* a table that cannot grow works on */
+        CHECK_EQ(xs_perms_intern(&table, entry, count, &held[i]), XS_OK);
+        CHECK(held[i]->count == count && held[i]->refs == 1);
+        CHECK(memcmp(held[i]->entry, entry, held[i]->count * sizeof(*entry)) == 0);
+        for (const struct xs_perms *p = held[i]->next; p != NULL; p = p->next)
+            if (p->hash == held[i]->hash)
+                *(p->count == held[i]->count ? &same : &shorter) += 1;
+    }
+    CHECK_EQ(table.count, LISTS);
+    CHECK(same > 0 && shorter > 0);
+    for (uint32_t i = 0; i < LISTS; i++)
+        xs_perms_unref(&table, held[i]);
+    CHECK_EQ(table.count, 0);
+    xs_permtab_destroy(&table);
+    free(held);
+    CHECK_EQ(mem.total.blocks, 0);
+}
+
 static void test_mem(void)
 {
     struct xs_account who = {0};
@@ -333,11 +395,14 @@ int main(int argc, char **argv)
     test_headers();
     test_table();
     test_shapes(steps);
+    test_bounds();
     test_numbers(steps);
     test_errors();
     test_perms_text(steps);
     test_perms_spelling();
     test_perms_access(steps);
     test_permtab(steps);
+    test_no_target();
+    test_perms_collisions();
     return 0;
 }
