@@ -69,13 +69,14 @@ class Fairness:
 
     def has_no_credit(self, domid: int) -> bool:
         """Whether a guest is neither read nor written."""
-        return domid != self.oracle.priv_domid and self.blame.is_paused(domid)
+        blame = self.blame  # most of the time nobody has lost a point
+        return bool(blame.credit) and domid != self.oracle.priv_domid and blame.is_paused(domid)
 
     def makes_wait(self, connection: Connection) -> bool:
         """Whether the requests of a connection have to wait for others, or for credit."""
-        if connection in self.priority.held:
+        if self.priority.held and connection in self.priority.held:
             return True
-        if not self.oracle.limited(connection):
+        if not (self.blame.credit or self.writes.waiting) or not self.oracle.limited(connection):
             return False
         return self.has_no_credit(connection.domid) or self.writes.waits(connection.domid)
 

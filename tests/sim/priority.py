@@ -140,6 +140,8 @@ class Priority:
 
     def let_go(self) -> None:
         """Those go on who have been held back long enough."""
+        if not self.held:
+            return
         if self.tx is None or self.oracle.now >= self.tx.hold_until:
             self.held.clear()
         self.held = [one for one in self.held if self.past(one).hold_until > self.oracle.now]
