@@ -178,6 +178,7 @@ cdef class Engine:
         cdef Domain *d = core.domains[core.priv_domid]
         cdef xs_walk w
         cdef xs_node *n
+        cdef int rc
         xs_walk_start(&w, &core.tree, core.top, NULL, 0)
         while True:
             n = xs_walk_next(&w)
@@ -185,7 +186,10 @@ cdef class Engine:
                 break
             d.nodes += 1
             d.node_bytes += <int64_t>xs_node_size(n) + w.path.len
+        rc = w.error
         xs_walk_end(&w)
+        if rc != XS_OK:
+            raise MemoryError
         return 0
 
     def __dealloc__(self):
