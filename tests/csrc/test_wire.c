@@ -258,6 +258,7 @@ static void test_permtab(size_t steps)
     mem.fail_at = mem.calls + 1;
     CHECK_EQ(xs_permtab_init(&table, &mem), XS_ENOMEM);
     mem.fail_at = 0;
+    xs_permtab_destroy(&table); /* what never was can be destroyed */
     CHECK_EQ(xs_permtab_init(&table, &mem), XS_OK);
     for (check_step = 0; check_step < steps; check_step++) {
         uint32_t i = any_below(LISTS);
