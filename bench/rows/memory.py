@@ -16,8 +16,8 @@ def _tree(leaves: int, value: int, goal: float) -> Row:
         f"B13-{value}",
         f"memory of {leaves} nodes of {value} B, and what is left of it after RM",
         (
-            Figure("MB", "rss_growth_bytes", scale=1e-6, goal=Goal(goal)),
-            Figure("B/node", "rss_growth_bytes", "tree_nodes", suffix="node"),
+            Figure("MB", "rss_growth_bytes", scale=1e-6, goal=Goal(goal), whole=True),
+            Figure("B/node", "rss_growth_bytes", "tree_nodes", suffix="node", whole=True),
             _LEFT,
         ),
         (*create(leaves), "--value", str(value)),
@@ -43,7 +43,7 @@ def rows(leaves: int, machines: int) -> list[Row]:
         Row(
             "B13-storm",
             f"memory after {machines} simulated machines, 100 at once (cut at 20 s)",
-            (Figure("MB", "rss_growth_bytes", scale=1e-6, suffix="grown"), _LEFT),
+            (Figure("MB", "rss_growth_bytes", scale=1e-6, suffix="grown", whole=True), _LEFT),
             args(f"storm --depth {min(100, machines)} --ops {machines} --window"),
             before=(EMPTY, _COMPACT),
             after=(_COMPACT,),
