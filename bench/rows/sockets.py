@@ -91,6 +91,7 @@ def beside_idle(leaves: int, ops: int, idle: tuple[int, ...]) -> list[Row]:
             limit_s=8,
             # One of the peers takes half a minute to accept as many.
             repeats=1 if n > 1_000 else None,
+            extra=n > 1_000,
             curve="B2i",
             n=n,
         )
