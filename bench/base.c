@@ -9,14 +9,14 @@
 
 enum { BUFFER_BYTES = 32 << 10 };
 
-void fail(const char *format, ...)
+static void die(const char *more, const char *format, va_list args)
+    __attribute__((noreturn, format(printf, 2, 0)));
+
+static void die(const char *more, const char *format, va_list args)
 {
     char text[512];
-    va_list args;
 
-    va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
     printf("{\"error\": \"");
     for (const char *c = text; *c != '\0'; c++) {
         if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ' || (unsigned char)*c > '~') {
@@ -25,9 +25,25 @@ void fail(const char *format, ...)
             putchar(*c);
         }
     }
-    printf("\"}\n");
+    printf("\"%s}\n", more);
     fprintf(stderr, "load: %s\n", text);
     exit(1);
+}
+
+void fail(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format); /* its end is the process's */
+    die("", format, args);
+}
+
+void fail_late(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format); /* its end is the process's */
+    die(", \"late\": true", format, args);
 }
 
 void *make(size_t count, size_t size)

@@ -55,6 +55,9 @@ struct options {
 
 void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
+/* The same, with "late": nothing was wrong, but the server was too slow to be made ready. */
+void fail_late(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
 /* Zeroed memory; never NULL. */
 void *make(size_t count, size_t size);
 

@@ -17,7 +17,7 @@ static void run(const struct options *o, const char *name, uint32_t count)
     group_open(&g, o, script_find(name), 1, DEPTH, NULL, 0);
     group_reset(&g, g.script, count);
     if (!phase_run(&phase)) {
-        fail("%s: %u guests: not done within %d s", name, count, STALL_S);
+        fail_late("%s: %u guests: not done within %d s", name, count, STALL_S);
     }
     group_close(&g);
 }

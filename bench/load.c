@@ -44,7 +44,7 @@ static void script_run_once(const struct options *o, const char *name)
     group_open(&g, o, script_find(name), 1, 1, NULL, 0);
     group_reset(&g, g.script, 1);
     if (!phase_run(&phase)) {
-        fail("%s: not done within %u s", name, o->limit_s);
+        fail_late("%s: not done within %u s", name, o->limit_s);
     }
     group_close(&g);
 }
@@ -58,7 +58,7 @@ static void watches_place(const struct options *o, struct group *g)
     group_open(g, o, script_find("watch"), conns, (o->watches + conns - 1) / conns, NULL, 0);
     group_reset(g, g->script, o->watches);
     if (!phase_run(&phase)) {
-        fail("%u watches: not placed within %u s", o->watches, o->limit_s);
+        fail_late("%u watches: not placed within %u s", o->watches, o->limit_s);
     }
     if (!o->floor) {
         /* Each watch fires once when it is placed; these events must be out of the way. */
@@ -143,7 +143,7 @@ static void watchers_open(const struct options *o, struct group *g)
     group_open(g, o, script_find("watcher"), o->watchers, 1, NULL, 0);
     group_reset(g, g->script, o->watchers);
     if (!phase_run(&phase)) {
-        fail("%u watchers: not placed within %u s", o->watchers, o->limit_s);
+        fail_late("%u watchers: not placed within %u s", o->watchers, o->limit_s);
     }
     phase_await_events(&phase, o->watchers);
     g->events = 0;
@@ -210,7 +210,7 @@ static void scene_quiet(struct scene *s, const struct options *o, struct histogr
     }
     *probe = s->probe.latency;
     if (!done) {
-        fail("%s: not done within %u s, undisturbed", o->mode, o->limit_s);
+        fail_late("%s: not done within %u s, undisturbed", o->mode, o->limit_s);
     }
 }
 
@@ -278,7 +278,7 @@ static void storm_undo(const struct options *o)
     group_open(&g, o, script_find("storm-undo"), 1, machines, NULL, 0);
     group_reset(&g, g.script, machines);
     if (!phase_run(&phase)) {
-        fail("%u machines: not cleaned up within %d s", machines, STALL_S);
+        fail_late("%u machines: not cleaned up within %d s", machines, STALL_S);
     }
     group_close(&g);
 }
@@ -300,7 +300,7 @@ static void measure_script(const struct options *o, const struct script *script)
 
         group_reset(main, script, o->warm);
         if (!phase_run(&warming)) {
-            fail("%s: warm-up not done within %u s", o->mode, o->limit_s);
+            fail_late("%s: warm-up not done within %u s", o->mode, o->limit_s);
         }
     }
     if (o->quiet > 0) {

@@ -223,6 +223,6 @@ void phase_await_events(struct phase *p, uint64_t events)
     }
     phase_end(p);
     if (p->truncated) {
-        fail("%u s without all events", p->limit_s);
+        fail_late("%u s without all events", p->limit_s);
     }
 }

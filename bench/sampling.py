@@ -12,6 +12,8 @@ from bench.servers import FLOOR, OURS, Server, ServerError, rss_bytes
 
 # What a call of the load client may take beside what it measures: setting up, draining, resting.
 SLACK_S = 180
+PREPARING = 3
+"""How many times what may be measured it may take to make a server ready."""
 
 Sample = dict[str, object]
 
@@ -70,22 +72,22 @@ class Runner:
         self._programs = programs
         self._conditions = conditions
 
-    def load(self, server: Server, args: Sequence[str], limit_s: int | None = None) -> Sample:
-        """One call of the load client; raises LoadError when a reply was wrong."""
-        limit = min(limit_s or self._conditions.limit_s, self._conditions.limit_s)
+    def load(self, server: Server, args: Sequence[str], limit_s: int) -> Sample:
+        """One call of the load client; raises LoadError when a reply was wrong, SlowError when a
+        server of others could not be made ready in time."""
         command = [
             str(self._programs.load),
             *(word.replace("{here}", str(server.socket.parent)) for word in args),
             *("--socket", str(server.socket)),
             *("--pid", str(server.pid)),
             *("--cpu", str(self._conditions.client_cpu)),
-            *("--limit", str(limit)),
+            *("--limit", str(limit_s)),
             *(("--xen", str(server.xen)) if server.xen is not None else ()),
             *(("--floor",) if server.name == FLOOR else ()),
         ]
         try:
             done = subprocess.run(
-                command, check=False, capture_output=True, text=True, timeout=limit + SLACK_S
+                command, check=False, capture_output=True, text=True, timeout=limit_s + SLACK_S
             )
         except subprocess.TimeoutExpired as error:
             raise LoadError(f"{args[0]}: still running after {error.timeout} s") from error
@@ -93,13 +95,16 @@ class Runner:
             sample = json.loads(done.stdout)
         except ValueError as error:
             raise LoadError(f"{args[0]}: {done.stderr.strip() or error}") from error
+        if isinstance(sample, dict) and sample.get("late") and server.name != OURS:
+            raise SlowError(str(sample["error"]))
         if not isinstance(sample, dict) or "error" in sample or done.returncode != 0:
             raise LoadError(str(sample))
         return sample
 
     def _unmeasured(self, server: Server, loads: Sequence[Sequence[str]]) -> None:
+        limit_s = self._conditions.limit_s * PREPARING
         for args in loads:
-            if self.load(server, args)["truncated"]:
+            if self.load(server, args, limit_s)["truncated"]:
                 raise SlowError(f"{args[0]}, before what is measured: not done in time")
 
     def prepare(self, server: Server, row: Row) -> None:
@@ -125,7 +130,9 @@ class Runner:
         if row.kind == "listing":
             sample = listing.measure(server, row.load, self._conditions.client_cpu)
         else:
-            sample = self.load(server, row.load, row.limit_s) if row.load else {}
+            most = self._conditions.limit_s
+            limit_s = most if row.limit_s is None else min(row.limit_s, most)
+            sample = self.load(server, row.load, limit_s) if row.load else {}
         after = rss_bytes(server.pid)
         sample["rss_bytes"] = after
         sample["rss_growth_bytes"] = after - before

@@ -15,6 +15,8 @@ def unrelated(leaves: int, ops: int, counts: tuple[int, ...]) -> list[Row]:
             leaves=leaves,
             limit_s=8,
             repeats=1 if n > 10_000 else None,
+            # What placing them takes grows with the square for one of the peers.
+            extra=n > 10_000,
             curve="B6",
             n=n,
         )

@@ -1,5 +1,6 @@
 """Any xenstored can be measured: by the command that starts it, or by its socket."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import servers
+from bench.build import build
+from bench.sampling import Conditions, LoadError, Runner, SlowError
 
 XSD = f"{sys.executable} {Path(sys.executable).parent / 'xsd'} daemon --no-fork"
 
@@ -45,3 +48,20 @@ def test_what_does_not_start_is_said(directory: Path) -> None:
         servers.start_other(f"ours={XSD}", directory)
     with pytest.raises(servers.ServerError, match="no socket"):
         servers.attach(str(directory / "nothing"))
+
+
+def test_too_slow_is_not_wrong(directory: Path) -> None:
+    """Another server that is not ready in time does not take part; ours has failed then."""
+    programs = build()
+    runner = Runner(
+        programs, Conditions(client_cpu=min(os.sched_getaffinity(0)), limit_s=5, repeats=1)
+    )
+    server = servers.start_floor(programs.echo, directory)
+    try:
+        with pytest.raises(SlowError, match="10 watches: not placed within 0 s"):
+            runner.load(server, ["write", "--watches", "10"], 0)
+        server.name = servers.OURS
+        with pytest.raises(LoadError, match="10 watches: not placed within 0 s"):
+            runner.load(server, ["write", "--watches", "10"], 0)
+    finally:
+        servers.stop(server)
