@@ -31,7 +31,7 @@ STORE ?= xsd
 REQUESTS ?= 20000
 MINUTES ?= 60
 
-.PHONY: help run build test quick lint bench realxen sim witness fuzz soak mutants coverage asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench profile realxen sim witness fuzz soak mutants coverage asan debug annotate tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint: build ## style and types: ruff, clang-format, mypy
 
 bench: build ## the benchmarks; ARGS goes to python -m bench, ARGS=--tiny only tries them
 	@$(BIN)/python -m bench $(ARGS)
+
+profile: build ## where a request's time goes, by layer; ARGS is a row, as ARGS=B1n-16
+	@$(BIN)/python -m bench.profile $(ARGS)
 
 realxen: build ## boot a real Xen in an emulator with xsd as its xenstored; STORE=c|ocaml: another
 	@$(BIN)/python tests/realxen/run.py --store $(STORE) $(ARGS)
