@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT, files
 
-MODULES = ["xsd.core.engine", "xsd.io.rings", "xsd.io.sockets", "xsd.io.turn"]
+MODULES = ["xsd.core.engine", "xsd.io.poll", "xsd.io.rings", "xsd.io.sockets", "xsd.io.turn"]
 # What Cython adds to every module and class.
 CYTHON = {"__pyx_capi__", "__test__", "__pyx_vtable__", "__reduce_cython__", "__setstate_cython__"}
 # What a class makes for itself, and the construction that no signature tells of.

@@ -24,6 +24,7 @@ from xsd.daemon.control import ControlRegistry
 from xsd.daemon.domains import Domains
 from xsd.daemon.effects import Effects
 from xsd.io.listener import listen
+from xsd.io.poll import Poll
 from xsd.io.sockets import Sockets
 from xsd.io.turn import Turn
 from xsd.xen.fake import FakeHost
@@ -53,6 +54,8 @@ class Attack:
         domains = Domains(self._engine, host, time.monotonic_ns)
         effects = Effects(self._engine, domains, ControlRegistry(), time.monotonic_ns)
         self._events = Turn(self._engine, self._loop, effects.run)
+        # The guest acts between two turns of the loop, which is not to wait for sockets alone.
+        Poll(self._events, stay_ns=0)
         self._sockets = Sockets(self._events)
         self._listener = listen(self.path)
         self._sockets.listen(self._listener.sock)

@@ -42,7 +42,7 @@ from xsd.core.lifecycle cimport (
     complete_domain, complete_introduce, deaths_retry, domain_died, domain_was_shut_down,
     introduce)
 from xsd.core.quota cimport quota_find, quota_name
-from xsd.core.request cimport COLLECT_NOW, RX_SIZE, engine_received, engine_rx_space
+from xsd.core.request cimport RX_SIZE, engine_close, engine_received, engine_rx_space
 from xsd.core.state cimport state_check, state_hash
 from xsd.core.types cimport (
     CONN_RING, CONN_SOCKET, Conn, Core, Domain, EFFECT_CONTROL, EFFECT_LOG, EFFECT_DOMAIN,
@@ -247,9 +247,7 @@ cdef class Engine:
 
     def close(self, int64_t now, uint32_t id):
         """A connection has gone: what it had goes with it. Raises KeyError."""
-        self.core.now = now
-        conn_close(self.conn(id))
-        xs_tree_collect(&self.core.tree, COLLECT_NOW)
+        engine_close(self.conn(id), now)
 
     def feed(self, int64_t now, uint32_t id, bytes data, int budget=1 << 30):
         """Bytes have come on a connection. Returns the bits DIRTY, EFFECTS, PAUSE, MORE, CLOSE.

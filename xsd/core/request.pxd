@@ -8,3 +8,4 @@ cdef enum:
 
 cdef char *engine_rx_space(Conn *c, size_t *room) noexcept nogil
 cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept nogil
+cdef bint engine_close(Conn *c, int64_t now) noexcept nogil

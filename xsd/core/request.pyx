@@ -10,8 +10,8 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
 from xsd.core.connection cimport (
-    cause_begin, cause_end, conn_blocked, conn_give_up, conn_wake, reply_error, retry_later,
-    save_input)
+    cause_begin, cause_end, conn_blocked, conn_close, conn_give_up, conn_wake, reply_error,
+    retry_later, save_input)
 from xsd.core.cxs cimport (
     XS_EACCES, XS_EINVAL, XS_ENOENT, XS_ENOMEM, XS_ENOSYS, XS_HEADER_SIZE, XS_OK, XS_OP_CONTROL,
     XS_OP_GET_DOMAIN_PATH, XS_OP_GET_FEATURE, XS_OP_GET_QUOTA, XS_OP_INTRODUCE,
@@ -250,3 +250,14 @@ cdef int engine_received(Conn *c, int64_t now, size_t n, int budget) noexcept no
         core.tick_wanted = False
         flags |= RX_TICK
     return flags
+
+
+cdef bint engine_close(Conn *c, int64_t now) noexcept nogil:
+    """A connection has gone, and what it had goes with it. Whether others notice: settle then."""
+    cdef Core *core = c.core
+    cdef bint noticed = c.tx_count > 0 or c.waiting != 0 or c.held or c.causes != NULL
+    core.now = now
+    conn_close(c)
+    if xs_tree_collect(&core.tree, COLLECT_NOW) or core.tick_wanted:
+        noticed = True
+    return noticed or core.dirty_first != NULL or core.run_first != NULL or core.access_len > 0

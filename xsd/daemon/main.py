@@ -25,6 +25,7 @@ from xsd.daemon.settings import Settings
 from xsd.daemon.tuning import Tuning
 from xsd.daemon.view import View
 from xsd.io.listener import Listener, ListenError, listen
+from xsd.io.poll import Poll
 from xsd.io.rings import Rings
 from xsd.io.sockets import Sockets
 from xsd.io.turn import Turn
@@ -124,6 +125,7 @@ class Daemon:
         self._domains = Domains(self._engine, host, time.monotonic_ns)
         effects = Effects(self._engine, self._domains, control, time.monotonic_ns)
         self._turn = Turn(self._engine, self._loop, effects.run, self._settled)
+        Poll(self._turn)  # what watches both sockets and rings
         self._sockets = Sockets(self._turn, settings.xen.store_domid)
         self._rings: Rings | None = None
         if (channels := host.channels) is not None:

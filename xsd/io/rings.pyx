@@ -20,7 +20,7 @@ import logging
 
 from libc.errno cimport EAGAIN, EINTR
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int64_t, intptr_t, uint32_t
+from libc.stdint cimport int64_t, intptr_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset, strerror
 
@@ -34,6 +34,7 @@ from xsd.core.cxs cimport (
 from xsd.core.engine cimport Engine
 from xsd.core.request cimport engine_received, engine_rx_space
 from xsd.core.types cimport CONN_RING, Conn, Core, RX_DIRTY, RX_MORE
+from xsd.io.poll cimport EPOLLIN, POLL_RINGS, Poll, poll_add, poll_remove
 from xsd.io.turn cimport Transport, Turn
 
 cdef extern from "unistd.h" nogil:
@@ -253,6 +254,8 @@ cdef class Rings(Transport):
     cdef object timer
     cdef double scan_seconds
     cdef int fd
+    cdef bint listening
+    cdef bint events     # have come
     cdef Table *table
     cdef readonly int64_t wakeups
 
@@ -299,7 +302,12 @@ cdef class Rings(Transport):
 
     def listen(self, double scan_seconds=-1):
         """Serves events from now on, and looks at all rings every so often; -1: never."""
-        self.turn.loop.add_reader(self.fd, self._readable)
+        cdef Poll poll = self.turn.poll
+        if poll is None:
+            self.turn.loop.add_reader(self.fd, self._readable)
+        elif poll_add(poll.fd, self.fd, POLL_RINGS, EPOLLIN) != 0:
+            raise OSError(c_errno, strerror(c_errno).decode())
+        self.listening = True
         self.scan_seconds = scan_seconds
         self.rest()
 
@@ -308,8 +316,7 @@ cdef class Rings(Transport):
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if self.fd >= 0:
-            self.turn.loop.remove_reader(self.fd)
+        self.deaf()
         for domid in range(DOMAINS):
             self.detach(domid)
 
@@ -394,6 +401,26 @@ cdef class Rings(Transport):
         free(r)
 
     # -- events
+
+    cdef deaf(self):
+        """Events are not waited for any more."""
+        cdef Poll poll = self.turn.poll
+        if not self.listening:
+            return
+        self.listening = False
+        if poll is None:
+            self.turn.loop.remove_reader(self.fd)
+        else:
+            poll_remove(poll.fd, self.fd)
+
+    cdef bint ready(self, uint64_t key, uint32_t events, int64_t now) noexcept nogil:
+        self.events = True
+        return True
+
+    cdef attend(self):
+        if self.events:
+            self.events = False
+            self._readable()
 
     def _readable(self):
         cdef uint32_t[PORTS] ports
@@ -482,7 +509,7 @@ cdef class Rings(Transport):
         """Slow, and better than nothing: rings are looked at every so often instead."""
         _log.error("cannot read events: %s; looking at all rings every %d s instead", why,
                    SCAN_ANYWAY_S)
-        self.turn.loop.remove_reader(self.fd)
+        self.deaf()
         if self.timer is not None:
             self.timer.cancel()
         self.scan_seconds = SCAN_ANYWAY_S

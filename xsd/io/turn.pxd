@@ -1,9 +1,11 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from xsd.core.engine cimport Engine
 from xsd.core.types cimport Conn
 
 cdef class Transport:
+    cdef bint ready(self, uint64_t key, uint32_t events, int64_t now) noexcept nogil
+    cdef attend(self)
     cdef resume(self, Conn *c)
     cdef write(self, Conn *c)
     cdef settled(self)
@@ -13,12 +15,18 @@ cdef class Turn:
     cdef object loop
     cdef object effects
     cdef object end
+    cdef object poll
     cdef Transport sockets
     cdef Transport rings
     cdef bint scheduled
+    cdef bint attended
     cdef object timer
+    cdef int64_t due
     cdef int64_t frozen
-    cdef int64_t now(self) noexcept
+    cdef int64_t now(self) noexcept nogil
+    cdef attend(self)
+    cdef release(self)
+    cdef disarm(self)
     cdef Transport of(self, Conn *c)
     cdef run_paused(self)
     cdef write_dirty(self)

@@ -10,7 +10,7 @@ Sockets and rings are transports: they bring input to the engine themselves, and
 which of their connections may go on and which have output.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from xsd.core.connection cimport next_dirty, next_runnable
@@ -21,6 +21,13 @@ from xsd.core.types cimport CONN_RING, Conn
 
 cdef class Transport:
     """What carries the bytes of some connections."""
+
+    cdef bint ready(self, uint64_t key, uint32_t events, int64_t now) noexcept nogil:
+        """A descriptor is ready that `Poll` watches for us; True: `attend` must be called."""
+        return False
+
+    cdef attend(self):
+        """What `ready` left to be done with the interpreter, after all that were ready."""
 
     cdef resume(self, Conn *c):
         """A connection that had to wait may go on."""
@@ -44,12 +51,13 @@ cdef class Turn:
         self.effects = effects
         self.end = settled
         self.frozen = -1
+        self.due = INT64_MAX
 
     def set_time(self, int64_t now):
         """Time is what it is told to be from now on, in nanoseconds: for a simulation."""
         self.frozen = now
 
-    cdef int64_t now(self) noexcept:
+    cdef int64_t now(self) noexcept nogil:
         cdef timespec t
         if self.frozen >= 0:
             return self.frozen
@@ -60,13 +68,30 @@ cdef class Turn:
         """Has whatever the engine was told take effect soon."""
         if not self.scheduled:
             self.scheduled = True
+            if not self.attended:
+                self.loop.call_soon(self._settle)
+
+    cdef attend(self):
+        """Until `release`, whoever calls sees itself that what is scheduled happens."""
+        self.attended = True
+
+    cdef release(self):
+        """The loop does it again."""
+        self.attended = False
+        if self.scheduled:
             self.loop.call_soon(self._settle)
 
     def stop(self):
-        """Asks for no more time."""
+        """Asks for no more time, and leaves the loop."""
+        if self.poll is not None:
+            self.poll.shut()
+        self.disarm()
+
+    cdef disarm(self):
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+        self.due = INT64_MAX
 
     def _settle(self):
         self.scheduled = False
@@ -116,13 +141,17 @@ cdef class Turn:
     cdef arm(self):
         """Asks the engine when it wants to be called again, and sees to it."""
         cdef int64_t now = self.now()
-        self.stop()
         deadline = self.engine.tick(now)
         if self.engine.core.run_first != NULL or self.engine.core.dirty_first != NULL:
             self.settle()
-        if deadline is not None:
+        if deadline is None:
+            self.disarm()
+        elif deadline < self.due: # one that comes too early finds out that it has
+            self.disarm()
+            self.due = deadline
             self.timer = self.loop.call_later(max(0, deadline - now) / 1e9, self._tick)
 
     def _tick(self):
         self.timer = None
+        self.due = INT64_MAX
         self.settle()
