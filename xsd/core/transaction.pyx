@@ -536,9 +536,9 @@ cdef void learn(Conn *c, Tx *tx) noexcept nogil:
 
 
 cdef void forget_failures(Conn *c) noexcept nogil:
-    """A transaction has succeeded."""
-    if c.failures > 0:
-        c.failures = 0
+    """A transaction has succeeded: nothing is foreseen any more, wherever the row has ended."""
+    c.failures = 0
+    if c.foreseen.count > 0:
         xs_pathset_free(&c.foreseen, &c.core.mem, &c.dom.account)
 
 
