@@ -28,7 +28,8 @@ STEP = 1 * MS
 STEPS = 5
 PERIOD = 50 * MS
 BURST = 40  # writes of each attacker between two steps; enough to hide among 32 trials
-FAR = 700  # more than are looked at one by one
+NEAR = 512  # looked at one by one
+FAR = 700  # more than these
 
 
 def bound(attackers: int, limit: float, aggregate: bool, priority: bool) -> int:
@@ -222,6 +223,26 @@ def test_nobody_hides_behind_the_number_of_commits(guests: int, seen: bool) -> N
     assert arena.caused() == {1: 1}
 
 
+@pytest.mark.parametrize(("later", "guilty"), [(NEAR - 1, 1), (NEAR, 2)])
+def test_as_many_commits_as_promised_are_looked_at_one_by_one(later: int, guilty: int) -> None:
+    """Among the last 512 who hurts is seen; beyond them one is found, here the oldest."""
+    arena = Arena()
+    dom0 = arena.socket()
+    one, two, *noisy = (arena.owner(domid) for domid in (1, 2, 3, 4))
+    path = b"/shared"
+    assert dom0.write(path, b"0") == OK
+    assert dom0.setperms(path, b"n0", b"b1", b"b2", b"b3") == OK
+    tx = dom0.start()
+    assert dom0.read(path, tx) == b"0"
+    assert dom0.write(b"/mark", b"", tx) == OK
+    for client, value in ((two, b"hurts"), (noisy[0], b"0"), (one, b"hurts")):
+        assert client.write(path, value) == OK
+    for i in range(later):  # by turns: what one guest does in a row is one record
+        assert noisy[i % 2].write(b"noise", b"n%d" % i) == OK
+    assert dom0.end(tx) == "EAGAIN"
+    assert arena.caused() == {guilty: 1}
+
+
 # --- blame: all culprits, and nobody else -------------------------------------------------------
 
 
@@ -399,6 +420,27 @@ def test_paused_domains_take_turns() -> None:
     assert resumed == [[True, False, False], [True, True, False], [True, True, True]]
 
 
+@pytest.mark.parametrize("limit", [1.0, 5.0], ids=["paused", "short of credit"])
+@pytest.mark.parametrize("gone", [(1,), (2,), (3,), (2, 3), (3, 2), (1, 2, 3)])
+def test_turns_are_kept_when_domains_go(gone: tuple[int, ...], limit: float) -> None:
+    """Whoever dies, first, last or between, the others get their points in order, new ones last."""
+    arena = Arena(burst_limit=limit)
+    dom0, guests, path = shared(arena, [1, 2, 3, 4])
+    for i, guest in enumerate(guests[:3]):
+        conflict(arena, dom0, path, (guest, b"%d" % (i + 1)))
+    for domid in gone:
+        arena.kill(domid)
+    conflict(arena, dom0, path, (guests[3], b"4"))
+    left = [domid for domid in (1, 2, 3, 4) if domid not in gone]
+    for i in range(len(left)):
+        assert [arena.credit(domid) for domid in left] == [limit] * i + [limit - 1] * (
+            len(left) - i
+        )
+        arena.sleep(PERIOD)
+    assert [arena.credit(domid) for domid in left] == [limit] * len(left)
+    arena.quiet()
+
+
 # --- priority -----------------------------------------------------------------------------------
 
 
@@ -430,7 +472,7 @@ def test_after_failures_in_a_row_others_are_held_back_and_nobody_is_charged() ->
     assert [packet.payload for packet in one.drain() + two.drain()] == [OK, OK]
     assert dom0.read(path) == b"held, too"
     assert arena.caused() == caused
-    conflict(arena, dom0, path, (one, b"the row begins anew"))
+    exhausted(arena, dom0, path, one, 7)  # the row began anew, or these would be held back
     arena.quiet()
 
 

@@ -123,7 +123,8 @@ def quick(tree: Tree) -> tuple[bool, str]:
 def passes(tree: Tree, arguments: Sequence[str]) -> tuple[bool, str]:
     """Runs tests: whether all passed, and which did not.
 
-    A test that fails must do so again, alone: this machine may be busy, and some have deadlines.
+    A test with daemons must fail twice, the second time alone: the machine may be busy, and some
+    have deadlines. The early ones are functions of their seed.
     """
     log = tree.root / "quick.log"
     pytest = [BIN / "python", "-m", "pytest", *QUICK]
@@ -136,6 +137,8 @@ def passes(tree: Tree, arguments: Sequence[str]) -> tuple[bool, str]:
         failed = last(lines, "failed ")
         if not failed:
             return False, f"{last(lines, 'runs ') or 'collection'}: {how(status)}"
+        if failed.startswith(EARLY):
+            return False, failed.replace("\t", "  ")
         name = failed.partition("\t")[0]
         again = confined([*pytest, name], tree.root, log.with_name("again.log"), QUICK_SECONDS)
         sweep()
