@@ -118,9 +118,9 @@ def test_all_who_are_ready_are_served_in_one_callback(world: World) -> None:
         client.sendall(request(READ, b"/", req=number))
     callbacks, rounds, served = world.poll.wakeups, world.poll.rounds, world.sockets.wakeups
     world.until(lambda: world.sockets.wakeups == served + 50)
-    assert world.poll.wakeups - callbacks == 1
-    # One more when it stays: the alarm that ends the stay.
-    assert world.poll.rounds - rounds <= 2
+    # When it stays there are also alarms: of this stay, and of one before that ended sooner.
+    assert world.poll.wakeups - callbacks <= 2
+    assert world.poll.rounds - rounds <= 3
     for number, client in enumerate(clients):
         assert replies(world.answer(client)) == [(READ, number)]
 
