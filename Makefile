@@ -104,12 +104,12 @@ asan: build build/.asan ## the test suite on a build with address and UB sanitiz
 # What counts is that a branch was taken, not how often; a process tells when it exits. The
 # tests of other builds, of documents and of a whole machine have nothing to add.
 COUNTING := XSD_FLAVOUR=coverage PYTHONPATH=$(CURDIR)/build/coverage/lib
-UNCOUNTED := $(addprefix --ignore=tests/,bench fuzz house realxen)
+UNCOUNTED := $(addprefix --ignore=tests/,bench fuzz house mutation realxen)
 
 coverage: build build/.coverage ## which branches of csrc and xsd/core no test takes, and why
 	@find build/coverage -name '*.gcda' -delete
 	@$(COUNTING) $(BIN)/python -P -m pytest -q -p no:cacheprovider --hypothesis-seed=1 $(UNCOUNTED) \
-		-o pythonpath="build/coverage/lib . tests tests/cli" tests $(ARGS)
+		-o pythonpath="build/coverage/lib . tests tests/cli tests/house tests/realxen" tests $(ARGS)
 	@$(COUNTING):.:tests $(BIN)/python -P -m sim --seeds 10 --steps 10000 --jobs 1
 	@PYTHONPATH=tests $(BIN)/python -m branches
 

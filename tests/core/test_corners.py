@@ -341,6 +341,22 @@ def test_one_commit_in_three_fails_when_clients_are_to_be_tested() -> None:
         assert 70 < found.count("EAGAIN") < 130
 
 
+def test_a_guest_writes_in_its_view_what_a_dead_domain_owned() -> None:
+    """Nobody is there to be charged; at the end it has to be asked again, and is refused."""
+    arena = Arena()
+    dom0, guest, _ = arena.socket(), arena.owner(1), arena.owner(2)
+    assert dom0.write(b"/x", b"1") == OK
+    assert dom0.setperms(b"/x", b"n2", b"b1") == OK
+    tx = guest.start()
+    assert guest.read(b"/x", tx) == b"1"
+    arena.kill(2)
+    assert guest.write(b"/x", b"longer", tx) == OK
+    assert 2 not in arena.engine.counts()
+    assert guest.end(tx) == "EAGAIN"
+    assert dom0.read(b"/x") == "ENOENT"
+    arena.check()
+
+
 def limited(quota: bytes, value: int) -> tuple[Arena, Client]:
     """A guest with a home and a quota of its own."""
     arena = Arena()
