@@ -472,7 +472,20 @@ def test_after_failures_in_a_row_others_are_held_back_and_nobody_is_charged() ->
     assert [packet.payload for packet in one.drain() + two.drain()] == [OK, OK]
     assert dom0.read(path) == b"held, too"
     assert arena.caused() == caused
-    exhausted(arena, dom0, path, one, 7)  # the row began anew, or these would be held back
+    conflict(arena, dom0, path, (one, b"the row begins anew"))
+    arena.quiet()
+
+
+def test_a_commit_ends_a_row_of_failures() -> None:
+    """Seven failures, a commit, seven failures: none of them was the eighth, nobody is held."""
+    arena = Arena(conflict=False)
+    dom0, (one,), path = shared(arena, [1])
+    exhausted(arena, dom0, path, one, 7)
+    tx = dom0.start()
+    assert isinstance(dom0.read(path, tx), bytes)
+    assert dom0.write(b"/mark", b"done", tx) == OK
+    assert dom0.end(tx) == OK
+    exhausted(arena, dom0, path, one, 7)
     arena.quiet()
 
 

@@ -273,3 +273,30 @@ def test_each_allocation_may_fail(case: Case, sticky: bool) -> None:
         if not failed:
             return
     raise AssertionError(f"more than {NTH_MAX} allocations")
+
+
+def test_what_was_read_counts_for_the_commit_whatever_memory_failed() -> None:
+    """A read in a transaction is remembered, or it fails: a commit never forgets what was seen."""
+    arena = Arena(priority_after=0)
+    dom0, other = arena.socket(), arena.socket()
+    names = [b"/r%02d" % i for i in range(24)]
+    for name in names:
+        assert dom0.write(name, b"0") == OK
+    failed = 0
+    for last, name in enumerate(names):
+        for nth in range(1, 5):
+            tx = dom0.start()
+            for before in names[:last]:
+                assert dom0.read(before, tx) == b"0"
+            arena.engine.fail_allocation(nth)
+            answer = dom0.read(name, tx)
+            arena.engine.fail_allocation(0)
+            failed += answer == "ENOMEM"
+            if answer == b"0":
+                assert dom0.write(b"/mark", b"", tx) == OK
+                assert other.write(name, b"1") == OK
+                assert dom0.end(tx) == "EAGAIN"
+                assert other.write(name, b"0") == OK
+            else:
+                assert dom0.end(tx, commit=False) == OK
+    assert failed > 2  # the sets grew
