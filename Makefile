@@ -31,31 +31,45 @@ STORE ?= xsd
 REQUESTS ?= 20000
 MINUTES ?= 60
 
-.PHONY: help run build test quick lint bench profile realxen sim witness fuzz soak mutants coverage asan debug annotate tidy clean
+.PHONY: help run build test quick lint bench profile realxen sim witness fuzz soak mutants coverage bench-quick bench-canary report asan debug annotate tidy clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## start a daemon, show what it can do, serve until Ctrl-C
 	@exec $(BIN)/xsd demo $(ARGS)
 
 build: build/.release ## compile everything and put xsd into .venv/bin
 
-test: build ## the whole test suite; ARGS goes to pytest
+test: build $(VENV)/.bench ## the whole test suite; ARGS goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
-quick: build ## the tests that together take less than half a minute
+quick: build $(VENV)/.bench ## the tests that together take less than half a minute
 	@XSD_ORACLE_EXAMPLES=20 $(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick \
 		--ignore=tests/live --ignore=tests/bench --ignore=tests/csrc tests $(ARGS)
 
-lint: build ## style and types: ruff, clang-format, mypy
+lint: build $(VENV)/.bench ## style and types: ruff, clang-format, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --diff .
-	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] tests/*/*.[ch] bench/*.[ch]
+	@$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch]
 	@$(BIN)/mypy
 
-bench: build ## the benchmarks; ARGS goes to python -m bench, ARGS=--tiny only tries them
-	@$(BIN)/python -m bench $(ARGS)
+# ROW: only these, as ROW=B4 or ROW=B1-read,B15*
+ROW ?=
+
+bench: build $(VENV)/.bench ## the benchmarks, half an hour; ROW=B4 some, ARGS=--tiny only tries them
+	@$(BIN)/python -m bench $(if $(ROW),--rows '$(ROW)') $(ARGS)
+
+bench-quick: build $(VENV)/.bench ## a few rows of the benchmarks, less than three minutes
+	@$(BIN)/python -m bench --quick $(ARGS)
+
+bench-canary: build $(VENV)/.bench ## would a slowdown be noticed? one is planted; ARGS="--rows B5t-own"
+	@$(BIN)/python -m bench canary $(ARGS)
+
+FLIGHT ?= build/bench/last.json
+
+report: build $(VENV)/.bench ## the last flight beside the baseline; FLIGHT=FILE another one
+	@$(BIN)/python -m bench report $(FLIGHT) --out build/bench/report $(ARGS)
 
 profile: build ## where a request's time goes, by layer; ARGS is a row, as ARGS=B1n-16
 	@$(BIN)/python -m bench.profile $(ARGS)
@@ -96,7 +110,7 @@ ASAN := XSD_FLAVOUR=asan PYTHONPATH=$(CURDIR)/build/asan/lib \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-asan: build build/.asan ## the test suite on a build with address and UB sanitizers
+asan: build build/.asan $(VENV)/.bench ## the test suite on a build with address and UB sanitizers
 	@$(ASAN) LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(BIN)/python -P -m pytest -p no:cacheprovider \
 		-o pythonpath="build/asan/lib . tests tests/cli tests/house tests/realxen" $(ARGS)
@@ -121,7 +135,7 @@ annotate: $(VENV)/.ready ## write what Cython makes of each line, as HTML
 tidy: $(VENV)/.ready ## format the sources in place and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/clang-format -i csrc/*.[ch]
+	@$(BIN)/clang-format -i csrc/*.[ch] bench/*.[ch] bench/*/*.[ch]
 
 clean: ## remove everything that was built, and .venv
 	@rm -rf build dist *.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -188,4 +202,13 @@ $(VENV)/.ready: pyproject.toml
 	@echo "installing what building and testing need into $(VENV)"
 	@$(BIN)/python -c "$$REQUIREMENTS" > $(VENV)/requirements.txt
 	@$(BIN)/pip install -q -r $(VENV)/requirements.txt
+	@touch $@
+
+# Plots want a library that is larger than all the rest, so it comes only when it is asked for.
+$(VENV)/.bench: pyproject.toml $(VENV)/.ready
+	@echo "installing what flight reports need into $(VENV)"
+	@$(BIN)/python -c 'import tomllib; file = open("pyproject.toml", "rb"); \
+	print(*tomllib.load(file)["project"]["optional-dependencies"]["bench"], sep="\n")' \
+		> $(VENV)/bench.txt
+	@$(BIN)/pip install -q -r $(VENV)/bench.txt
 	@touch $@

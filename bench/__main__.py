@@ -2,6 +2,14 @@
 
 import sys
 
-from bench.run import main
+from bench import baseline, canary, report, run
 
-sys.exit(main(sys.argv[1:]))
+COMMANDS = {
+    "report": report.main,
+    "baseline": baseline.baseline,
+    "table": baseline.tables,
+    "canary": canary.main,
+}
+
+command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+sys.exit(run.main(sys.argv[1:]) if command is None else command(sys.argv[2:]))

@@ -64,7 +64,7 @@ def checksums(document: Mapping[str, Any]) -> dict[str, list[str]]:
 def test_every_row_gives_a_figure(documents: list[Mapping[str, Any]]) -> None:
     """Each row is measured on our daemon, completely and without an error."""
     for document in documents:
-        silent = [figure["id"] for figure in document["figures"] if "ours" not in figure["values"]]
+        silent = [case["id"] for case in document["cases"] if "ours" not in case["values"]]
         assert silent == []
         assert [row["id"] for row in document["rows"] if row["errors"]] == []
         cut = [

@@ -34,7 +34,7 @@ def targets(makefile: str) -> set[str]:
 def commands(text: str) -> set[str]:
     """Every ``make x`` in a document, in code: other makings are prose."""
     code = re.findall(r"```.*?```|`[^`\n]+`", text, re.S)
-    return {name for piece in code for name in re.findall(r"\bmake ([a-z]+)\b", piece)}
+    return {name for piece in code for name in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", piece)}
 
 
 def unknown_words(text: str) -> list[str]:
@@ -44,7 +44,7 @@ def unknown_words(text: str) -> list[str]:
 
 def listed(help_text: str) -> set[str]:
     """The targets that ``make help`` lists, each with something said about it."""
-    return set(re.findall(r"^  make (\w+) +\S", help_text, re.M))
+    return set(re.findall(r"^  make ([\w-]+) +\S", help_text, re.M))
 
 
 def paths_in(text: str) -> set[str]:

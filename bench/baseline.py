@@ -1,0 +1,57 @@
+"""`python -m bench baseline FLIGHT` and `python -m bench table`: what the documents show."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.build import ROOT
+from bench.flight import record, table
+from bench.flight.record import BrokenError, Flight
+from bench.options import BASELINE, RESULTS
+
+PICTURES = ("row-B2-us-req", "growth-B2i", "growth-B4", "growth-B15i", "latency-B15-write-256")
+"""Plots of the baseline that are kept beside it, as far as it has them."""
+
+
+def _tables(flight: Flight) -> None:
+    for path, made in table.documents(flight, ROOT).items():
+        path.write_text(made)
+
+
+def _pictures(flight: Flight) -> None:
+    from bench.flight import plots
+
+    scratch = ROOT / "build" / "bench" / "plots"
+    scratch.mkdir(parents=True, exist_ok=True)
+    for path in plots.write_all([flight], None, scratch, ["svg"]):
+        if path.stem in PICTURES:
+            path.replace(RESULTS / path.name)
+
+
+def baseline(argv: Sequence[str]) -> int:
+    """Makes a flight the baseline, and the tables and pictures of the documents from it."""
+    parser = argparse.ArgumentParser(prog="python -m bench baseline", description=baseline.__doc__)
+    parser.add_argument("flight", type=Path)
+    given = parser.parse_args(argv)
+    try:
+        flight = record.baseline(record.load(given.flight))
+        record.save(flight, BASELINE)
+        _tables(flight)
+        _pictures(flight)
+    except BrokenError as error:
+        print(f"bench baseline: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def tables(argv: Sequence[str]) -> int:
+    """Writes the tables of the documents anew, from the baseline."""
+    parser = argparse.ArgumentParser(prog="python -m bench table", description=tables.__doc__)
+    parser.parse_args(argv)
+    try:
+        _tables(record.load(BASELINE))
+    except BrokenError as error:
+        print(f"bench table: {error}", file=sys.stderr)
+        return 2
+    return 0
