@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench import layers, machine
@@ -393,10 +393,11 @@ def text(profile: Profile) -> str:
     return "\n".join(lines)
 
 
-def document(profile: Profile) -> dict[str, object]:
+def document(profile: Profile, cpu: int) -> dict[str, object]:
     """The profile for machines, with where it was made."""
     return {
-        **machine.describe(),
+        "machine": asdict(machine.machine(cpu)),
+        "software": asdict(machine.software()),
         "row": profile.row,
         "requests": profile.requests,
         "us_per_request": profile.us_per_request,
@@ -434,7 +435,7 @@ def main(argv: Sequence[str]) -> int:
     except ProfileError as error:
         print(f"profile: {error}", file=sys.stderr)
         return 1
-    written.write_text(json.dumps(document(profile), indent=1) + "\n")
+    written.write_text(json.dumps(document(profile, cpu), indent=1) + "\n")
     print(text(profile))
     print(f"Written: {written}" + (f", {stacks}" if profile.samples else ""))
     if {"perf", "callgrind"} <= set(profile.not_used):
