@@ -569,17 +569,17 @@ class Stage:
         return sent > 0
 
     def push_all(self) -> bool:
-        moved = False
-        for peer in sorted(self.pushing, key=lambda peer: peer.slot):
-            moved |= self.push(peer)
-        return moved
+        """Until something was moved: what follows from that for others comes first."""
+        return any(map(self.push, sorted(self.pushing, key=lambda peer: peer.slot)))
 
     def fetch_all(self) -> None:
-        peers = sorted(self.fresh, key=lambda peer: (peer.slot, peer.domid))
-        self.fresh.clear()
-        for peer in peers:
+        """Until a ring was looked at: what follows from that for others comes first."""
+        for peer in sorted(self.fresh, key=lambda peer: (peer.slot, peer.domid)):
+            self.fresh.discard(peer)
             if not peer.slow and peer.link.alive:
                 self.take(peer)
+                if peer.page is not None:
+                    return
 
     def take(self, peer: Peer, most: int = 1 << 30) -> None:
         """The client fetches up to so many bytes; they must be those that the oracle has."""
