@@ -134,6 +134,21 @@ def test_requests_behind_an_effect_wait_in_order() -> None:
     ]
 
 
+def test_a_mapping_that_cannot_be_used_is_released_for_nobody() -> None:
+    """No memory for a domain whose ring is mapped: the ring goes, and nobody waits for that."""
+    engine: Any = core.Engine()
+    cid = engine.open(0, SOCKET, 0)
+    engine.feed(0, cid, frame(Msg.INTRODUCE, strings(b"5", b"9", b"3")))
+    number, kind, conn, args = engine.next_effect()
+    assert (kind, conn, args[0]) == ("introduce", cid, 5)
+    engine.fail_allocation(1, sticky=True)
+    engine.complete(0, number)
+    engine.fail_allocation(0)
+    assert engine.next_effect()[1:] == ("release", -1, (5,))
+    assert engine.next_effect() is None
+    assert engine.domain_conn(5) == -1
+
+
 def test_an_effect_is_taken_once_and_completed_once() -> None:
     """A second completion is nobody's."""
     engine: Any = core.Engine()
