@@ -4,7 +4,7 @@
 
 void xs_history_init(struct xs_history *h, struct xs_tree *tree)
 {
-    memset(h, 0, sizeof(*h));
+    memset(h, 0, offsetof(struct xs_history, authors));
     h->tree = tree;
 }
 

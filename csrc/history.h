@@ -49,8 +49,8 @@ struct xs_history {
     struct xs_commit *spare; /* reserved for the next record */
     size_t count;
     uint64_t number; /* of the last commit */
-    struct xs_author authors[XS_AUTHORS];
     uint64_t author_count;
+    struct xs_author authors[XS_AUTHORS]; /* as many of them as were counted mean something */
 };
 
 void xs_history_init(struct xs_history *h, struct xs_tree *tree);

@@ -6,7 +6,13 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <malloc.h>
+#include <sanitizer/asan_interface.h>
 #include <stdint.h>
+
+#include "spare.h"
+#undef calloc
+#undef free
 
 #define STRING2(x) #x
 #define STRING(x) STRING2(x)
@@ -25,6 +31,36 @@ void xs_fuzz_between(int place)
 {
     if (between != NULL)
         between(place);
+}
+
+/* Called by the engine's module of this build; see spare.h. */
+enum { SPARE_FROM = 256 * 1024 };
+
+static void *spare;
+static size_t spare_size;
+
+void *xs_fuzz_calloc(size_t n, size_t size)
+{
+    void *p = spare;
+
+    if (p == NULL || n * size != spare_size)
+        return calloc(n, size);
+    spare = NULL;
+    ASAN_UNPOISON_MEMORY_REGION(p, spare_size);
+    return memset(p, 0, spare_size);
+}
+
+void xs_fuzz_free(void *p)
+{
+    size_t size = malloc_usable_size(p);
+
+    if (spare != NULL || size < SPARE_FROM) {
+        free(p);
+        return;
+    }
+    spare = p;
+    spare_size = size;
+    ASAN_POISON_MEMORY_REGION(p, size);
 }
 
 /* The interpreter keeps much until it ends; and an engine is a megabyte, so that what is kept

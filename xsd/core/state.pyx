@@ -4,9 +4,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from xsd.core.cxs cimport (
-    XS_ENOMEM, XS_OK, xs_mem_free, xs_mem_zalloc, xs_node, xs_node_size, xs_node_value,
-    xs_outq_bytes, xs_perms_owner, xs_tally, xs_tree_check, xs_walk, xs_walk_end,
-    xs_walk_next, xs_walk_start, xs_watch, xs_watches_check)
+    XS_ENOMEM, XS_OK, xs_node, xs_node_size, xs_node_value, xs_outq_bytes, xs_perms_owner,
+    xs_tree_check, xs_walk, xs_walk_end, xs_walk_next, xs_walk_start, xs_watch, xs_watches_check)
 from xsd.core.types cimport Conn, Core, Domain, Q_COUNT, Tx
 
 
@@ -68,49 +67,54 @@ cdef int hash_conn(Core *core, Conn *c, uint64_t *h) noexcept nogil:
 
 cdef int state_hash(Core *core, uint64_t *out) noexcept nogil:
     """A hash of all that clients can see. XS_OK or XS_ENOMEM."""
-    cdef uint64_t h = 0
-    cdef Domain *d
+    cdef uint64_t h = 0, one, all = 0
+    cdef Domain *d = core.domain_list
     cdef size_t i
     cdef int rc = hash_tree(core, core.top, &h), q
     for i in range(core.conn_cap):
         if core.conns[i] != NULL and rc == XS_OK:
             rc = hash_conn(core, core.conns[i], &h)
-    for i in range(65536):
-        d = core.domains[i]
+    while d != NULL:
         # An object without figures says nothing: whether it exists is our own business.
-        if d == NULL or (d.nodes == 0 and d.watches == 0 and not d.introduced):
-            continue
-        h = mix(mix(mix(h, i), <uint64_t>d.nodes), <uint64_t>d.node_bytes)
-        h = mix(mix(mix(h, <uint64_t>d.watches), <uint64_t>d.transactions), d.introduced)
-        for q in range(Q_COUNT):
-            h = mix(mix(h, d.hard[q]), d.soft[q])
-    out[0] = h
+        if d.nodes != 0 or d.watches != 0 or d.introduced:
+            one = mix(mix(mix(0, d.domid), <uint64_t>d.nodes), <uint64_t>d.node_bytes)
+            one = mix(mix(mix(one, <uint64_t>d.watches), <uint64_t>d.transactions), d.introduced)
+            for q in range(Q_COUNT):
+                one = mix(mix(one, d.hard[q]), d.soft[q])
+            all += one # their order tells which became known last, which is nobody's business
+        d = d.next
+    out[0] = mix(h, all)
     return rc
 
 
-cdef const char *check_nodes(Core *core, xs_tally *sums) noexcept nogil:
+cdef const char *check_nodes(Core *core) noexcept nogil:
     """Whether the counts of nodes are what the tree says."""
     cdef xs_walk w
     cdef xs_node *n
-    cdef Domain *d
-    cdef uint32_t owner
+    cdef Domain *d = core.domain_list
     cdef const char *bad = NULL
+    while d != NULL:
+        d.found_nodes = d.found_bytes = 0
+        d = d.next
     xs_walk_start(&w, &core.tree, core.top, NULL, 0)
     while True:
         n = xs_walk_next(&w)
         if n == NULL:
             break
-        owner = xs_perms_owner(n.perms)
-        sums[owner].nodes += 1
-        sums[owner].bytes += <int64_t>xs_node_size(n) + w.path.len
+        d = core.domains[xs_perms_owner(n.perms)]
+        if d == NULL:
+            bad = b"a node of a domain that is not known"
+        else:
+            d.found_nodes += 1
+            d.found_bytes += <int64_t>xs_node_size(n) + w.path.len
     if w.error != XS_OK:
         bad = b"out of memory"
     xs_walk_end(&w)
-    for owner in range(65536):
-        d = core.domains[owner]
-        if bad == NULL and ((0 if d == NULL else d.nodes) != sums[owner].nodes
-                            or (0 if d == NULL else d.node_bytes) != sums[owner].bytes):
+    d = core.domain_list
+    while d != NULL and bad == NULL:
+        if d.nodes != d.found_nodes or d.node_bytes != d.found_bytes:
             bad = b"node counts of a domain differ from the tree"
+        d = d.next
     return bad
 
 
@@ -132,7 +136,7 @@ cdef const char *check_conn(Core *core, Conn *c) noexcept nogil:
     return NULL
 
 
-cdef const char *check_figures(Core *core, xs_tally *sums) noexcept nogil:
+cdef const char *check_figures(Core *core) noexcept nogil:
     """Whether watches, transactions and queued bytes of domains add up."""
     cdef Domain *d = core.domain_list
     cdef Conn *c
@@ -169,21 +173,16 @@ cdef const char *check_figures(Core *core, xs_tally *sums) noexcept nogil:
 
 cdef const char *state_check(Core *core) noexcept nogil:
     """NULL when every invariant holds, else what does not. Slow: it looks at everything."""
-    cdef xs_tally *sums
-    cdef const char *bad = NULL
+    cdef const char *bad
     cdef size_t i
     if xs_tree_check(&core.tree, core.top) != XS_OK:
         return b"the tree"
     if not xs_watches_check(&core.watches):
         return b"the watch indexes"
-    sums = <xs_tally *>xs_mem_zalloc(&core.mem, NULL, 65536 * sizeof(xs_tally))
-    if sums == NULL:
-        return b"out of memory"
-    bad = check_nodes(core, sums)
+    bad = check_nodes(core)
     if bad == NULL:
-        bad = check_figures(core, sums)
+        bad = check_figures(core)
     for i in range(core.conn_cap):
         if bad == NULL and core.conns[i] != NULL:
             bad = check_conn(core, core.conns[i])
-    xs_mem_free(&core.mem, NULL, sums, 65536 * sizeof(xs_tally))
     return bad

@@ -66,6 +66,8 @@ cdef struct Domain:
     Conn *conn           # its ring, while introduced
     int64_t nodes        # owned
     int64_t node_bytes   # of those
+    int64_t found_nodes  # both as check() has counted them in the tree
+    int64_t found_bytes
     int64_t watches
     int64_t watch_bytes
     int64_t transactions
