@@ -18,7 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LIBSECCOMP = "libseccomp.so.2"
-CAPABILITIES = {"CAP_SYS_ADMIN": 21}
+CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_SYS_ADMIN": 21,
+}
 
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000

@@ -86,6 +86,40 @@ def test_reopen_of_the_same_file_keeps_the_count(tmp_path: Path) -> None:
     assert contents(path) == {"log": b"3", "log.1": b"12"}
 
 
+def test_a_file_that_cannot_be_opened_again_is_kept(tmp_path: Path) -> None:
+    """Lines go on into the old one, and into a new one as soon as that can be made."""
+    where = tmp_path / "logs"
+    where.mkdir()
+    sink = FileSink(str(where / "log"), 3, 2)
+    sink.write(lines(1))
+    where.rename(tmp_path / "moved")
+    assert "No such file" in sink.reopen()
+    sink.write(lines(2, 3))
+    sink.write(lines(4))
+    assert contents(tmp_path / "moved" / "log") == {"log": b"1234"}
+    where.mkdir()
+    sink.write(lines(5))
+    sink.close()
+    assert contents(where / "log") == {"log": b"5"}
+
+
+def test_hand_over(tmp_path: Path) -> None:
+    """A file of the own user's stays, a device or a FIFO too; a link is refused."""
+    path = tmp_path / "log"
+    sink = FileSink(str(path))
+    uid = os.getuid()
+    sink.hand_over(uid, os.getgid())
+    assert path.stat().st_uid == uid
+    os.link(path, tmp_path / "other")
+    with pytest.raises(PermissionError, match="a link, or a file of somebody else"):
+        sink.hand_over(uid + 1, os.getgid())
+    sink.close()
+    null = FileSink(os.devnull)
+    null.hand_over(uid + 1, os.getgid())
+    assert os.stat(os.devnull).st_uid == 0
+    null.close()
+
+
 def test_cannot_be_opened(tmp_path: Path) -> None:
     """A file that cannot be made is an error at once, a FIFO nobody reads too."""
     with pytest.raises(FileNotFoundError):

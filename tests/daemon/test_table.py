@@ -20,6 +20,7 @@ from xsd.daemon.kinds import (
     Int,
     Kind,
     Target,
+    User,
     Value,
     Words,
     to_toml,
@@ -127,6 +128,8 @@ def values_of(kind: Kind) -> st.SearchStrategy[Value]:
             if syslog:
                 forms.append(st.sampled_from(LOG_FACILITIES).map(lambda name: "syslog:" + name))
             return st.one_of(forms)
+        case User():
+            return st.sampled_from(["", "root", "_xsd-1", "a.b", "machine$", "65534"])
     raise AssertionError(kind)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from xsd.daemon import units
 Meet = Callable[[str], Neighbour]
 SANDBOX = sandbox.__file__
 SECONDS = 60.0
+UID = 64123
 
 
 @pytest.fixture
@@ -117,3 +121,41 @@ def test_daemon(unit: Path, meet: Meet, tmp_path: Path) -> None:
     daemon.stop()
     assert "/a" in trace.read_text()
     assert report.stat().st_size > 0
+
+
+def test_daemon_that_gives_up_root(unit: Path, meet: Meet) -> None:
+    """With what the unit's comments add, the daemon becomes another user, twice in a row: what
+    the first one has left behind is no hindrance."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give up root")
+    text = unit.read_text()
+    comment = text.partition("systemctl edit xenstored` and")[2]
+    added = re.findall(r"^#     (\[?[A-Z].*)$", comment, re.M)
+    assert [line.partition("=")[0] for line in added] == [
+        "[Service]", "Environment", "CapabilityBoundingSet", "SystemCallFilter",
+    ]  # fmt: skip
+    unit.write_text(text + "\n".join(added))
+    place = Path(tempfile.mkdtemp(prefix="xsd-unit-"))
+    place.chmod(0o755)
+    logs, run = place / "logs", place / "run"
+    logs.mkdir()
+    os.chown(logs, UID, UID)
+    try:
+        for _ in range(2):
+            process = subprocess.Popen(
+                [sys.executable, SANDBOX, str(unit), str(serving.program()), "daemon", "--no-fork",
+                 "--no-xen", "--rundir", str(run), "-T", str(logs / "trace"), f"--user={UID}"],
+                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=serving.clean_environ(),
+            )  # fmt: skip
+            assert process.stderr is not None
+            log = serving.Drain(process.stderr.fileno())
+            daemon = Daemon(process, run, str(run / "socket"), log)
+            try:
+                daemon.log.await_text(serving.READY, serving.READY_SECONDS)
+                meet(daemon.socket).works()
+            finally:
+                assert daemon.end() == 0
+            assert "warn" not in daemon.stderr
+        assert (logs / "trace").stat().st_uid == UID
+    finally:
+        shutil.rmtree(place)

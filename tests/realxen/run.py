@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cycles": str(options.cycles),
         "boots": str(min(options.boots, options.cycles)),
         "break": options.breakage,
+        "user": str(options.user or ""),
         # Early enough to be told and sent, and for the boot before.
         "limit": str(max(10, int(options.timeout) - 30)),
     }
@@ -94,6 +95,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where logs and result.json go [build/realxen/artefacts-STORE]",
     )
     parser.add_argument(
+        "--user",
+        type=int,
+        metavar="UID",
+        help="the daemon, xsd, is to become this user, who owns the directory of its log [root]",
+    )
+    parser.add_argument(
         "--break",
         dest="breakage",
         choices=BREAKAGES,
@@ -103,6 +110,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.breakage and options.store != "xsd":
         parser.error("--break is for --store xsd: the leaks of other stores are not judged")
+    if options.user and options.store != "xsd":
+        parser.error("--user is for --store xsd")
     return options
 
 

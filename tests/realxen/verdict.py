@@ -31,7 +31,7 @@ CYCLES = (
     "leak-memory",
 )  # fmt: skip
 DAEMON = ("alive",)
-XSD = ("log-reopen", "structure", "stops", "log-clean", "no-output")
+XSD = ("log-reopen", "rights", "structure", "stops", "log-clean", "no-output")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xsd.daemon import sinks
+from xsd.daemon.logs import tell_kept
 from xsd.daemon.settings import AccessLogSettings
 from xsd.daemon.table import ACCESS_SWITCHES
 from xsd.daemon.text import cut, escaped, stamp
@@ -223,11 +224,16 @@ class AccessLog:
         with self._changed:
             if self._thread is None:
                 if self._sink is not None:
-                    self._sink.reopen()
+                    tell_kept(self._sink.reopen())
                 return
             self._reopens += 1
             self._hurry = True
             self._changed.notify_all()
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Gives the file to a user, who is to go on; at the start.  Raises OSError."""
+        if self._sink is not None:
+            self._sink.hand_over(uid, gid)
 
     def set_file(self, path: str) -> None:
         """Goes on in another file, now; raises OSError, and nothing changes, if it cannot."""
@@ -316,7 +322,7 @@ class AccessLog:
                     if not self._bytes:
                         self._changed.notify_all()
             if reopens and sink is not None:
-                sink.reopen()
+                tell_kept(sink.reopen())
             with self._changed:
                 self._reopens -= reopens
                 self._close_replaced()

@@ -223,6 +223,10 @@ def _contradictions(settings: Settings, merged: Mapping[str, Entry]) -> list[Fau
         entry = merged["xen.enabled"]
         problem = "with neither the socket nor Xen nobody could talk to the daemon"
         faults.append(Fault(entry.source, entry.line, entry.key, problem))
+    if settings.daemon.user and settings.xen.enabled and not settings.xen.init_domain_0:
+        entry = merged["daemon.user"]
+        problem = "only root could map domain 0's ring later: introduce it at start"
+        faults.append(Fault(entry.source, entry.line, entry.key, problem))
     if settings.daemon.fork and settings.log.file == "stderr":
         entry = merged["log.file"]
         problem = "stderr is closed in the background: name a file, or use --no-fork"

@@ -184,6 +184,26 @@ class Words:
         return tuple(word for word in self.words if word in given)
 
 
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?|[0-9]{1,10}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user's name or number, or nobody; whether there is such a one is not tested."""
+
+    expected: str = 'a user\'s name or number, or ""'
+
+    def from_text(self, text: str) -> Value:
+        if text and not _USER.fullmatch(text):
+            raise BadValueError
+        return text
+
+    def from_toml(self, value: object) -> Value:
+        if not isinstance(value, str):
+            raise BadValueError
+        return self.from_text(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """An absolute path, or one of ``words``, or ``syslog:<facility>`` where ``syslog`` is set.

@@ -15,6 +15,8 @@ from xsd.daemon.text import cut, printable, stamp
 
 ROOT = "xsd"
 
+_logger = logging.getLogger(f"{ROOT}.daemon")
+
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -91,6 +93,12 @@ class SinkHandler(logging.Handler):
         return format_record(record, self._max_chars, with_date)
 
 
+def tell_kept(trouble: str) -> None:
+    """Says that a log stays with the file it had, if there is a reason."""
+    if trouble:
+        _logger.warning("%s: cannot be opened again, the old file is kept", trouble)
+
+
 class DaemonLog:
     """The running log; ``reopen`` on SIGHUP, ``close`` at the end."""
 
@@ -103,12 +111,17 @@ class DaemonLog:
         return self._handler.lost
 
     def reopen(self) -> None:
-        """Goes on in whatever now has the file's name."""
+        """Goes on in whatever now has the file's name; in the old file if that cannot be opened."""
         self._handler.acquire()
         try:
-            self._handler.sink.reopen()
+            trouble = self._handler.sink.reopen()
         finally:
             self._handler.release()
+        tell_kept(trouble)
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Gives the file to a user, who is to go on; raises OSError."""
+        self._handler.sink.hand_over(uid, gid)
 
     def close(self) -> None:
         """Ends the log; later messages go nowhere."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import uvloop
 
 from xsd.core.engine import ERROR_NAMES, Engine
-from xsd.daemon import config, logs, pidfile, process
+from xsd.daemon import config, logs, pidfile, privileges, process
 from xsd.daemon.accesslog import AccessLog
 from xsd.daemon.conflicts import register_conflicts
 from xsd.daemon.control import ControlRegistry, register_all
@@ -37,7 +37,7 @@ _logger = logging.getLogger("xsd.daemon")
 
 READY = "xenstored is ready"
 
-START_ERRORS = (OSError, HostError, ListenError, MemoryError)
+START_ERRORS = (OSError, HostError, ListenError, MemoryError, privileges.PrivilegesError)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -94,6 +94,7 @@ def host_for(settings: Settings) -> Host:
             kva_file=settings.xen.kva_file,
             port_file=settings.xen.port_file,
             event_channel=settings.xen.event_channel,
+            early=bool(settings.daemon.user),
         )
     )
 
@@ -103,7 +104,12 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._user = privileges.find(settings.daemon.user) if settings.daemon.user else None
+        if self._user is not None:
+            privileges.seal()
         self._log = logs.setup(settings.log)
+        if self._user is not None:
+            self._log.hand_over(self._user.uid, self._user.gid)
         process.raise_descriptor_limit()
         self._pid = pidfile.acquire(settings.daemon.pid_file) if settings.daemon.pid_file else None
         self._listener: Listener | None = None
@@ -113,6 +119,8 @@ class Daemon:
             if settings.socket.enabled:
                 self._listener = listen(settings.socket.path, settings.socket.backlog)
             self._access = AccessLog(settings.access_log)
+            if self._user is not None:
+                self._access.hand_over(self._user.uid, self._user.gid)
             self._engine = engine_for(settings)
         except BaseException:
             self._release()
@@ -141,6 +149,7 @@ class Daemon:
         self._loop.set_exception_handler(_report)
         try:
             self._domains.start(self._settings.xen.master_domid, self._settings.xen.init_domain_0)
+            self._give_up_root()
         except START_ERRORS as failure:
             self._stop()
             readiness.failed(str(failure))
@@ -158,6 +167,25 @@ class Daemon:
         finally:
             self._stop()
         return 0
+
+    def _give_up_root(self) -> None:
+        """Goes on as the user of the settings, if they name one. Raises PrivilegesError."""
+        if (user := self._user) is None:
+            return
+        privileges.drop(user)
+        if not os.access(__file__, os.R_OK):
+            raise privileges.PrivilegesError(
+                f"daemon.user: {user.name} may not read the program itself, {__file__}: "
+                "install it where everybody can"
+            )
+        _logger.info("goes on as %s (user %d, group %d)", user.name, user.uid, user.gid)
+        for path in dict.fromkeys((self._settings.log.file, self._settings.access_log.file)):
+            directory = os.path.dirname(path)
+            if directory and not os.access(directory, os.W_OK | os.X_OK):
+                _logger.warning(
+                    "%s: can neither be rotated nor opened again, for %s may not write to %s",
+                    path, user.name, directory,
+                )  # fmt: skip
 
     def _settled(self) -> None:
         """Once a turn: what clients did goes to the access log."""

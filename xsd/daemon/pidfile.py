@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
+
+_logger = logging.getLogger("xsd.daemon")
 
 _MODE = 0o600
 _ATTEMPTS = 10
@@ -29,13 +32,20 @@ class PidFile:
     _fd: int
 
     def release(self) -> None:
-        """Removes the file if it is still ours, and lets it go; more than once is harmless."""
+        """Removes the file if it is still ours, or empties it where that is not allowed.
+
+        More than once is harmless.
+        """
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
-        with contextlib.suppress(OSError):
+        try:
             if _is_at(fd, self.path):
                 os.unlink(self.path)
+        except OSError as failure:
+            _logger.debug("%s: emptied, for it cannot be removed: %s", self.path, failure.strerror)
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
         os.close(fd)
 
 

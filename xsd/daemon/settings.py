@@ -24,10 +24,12 @@ class SocketSettings:
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """How the process lives; ``pid_file`` is empty when none is wanted."""
+    """How the process lives; ``pid_file`` is empty when none is wanted, ``user`` when it is to
+    stay who it is."""
 
     fork: bool
     pid_file: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,11 @@ class Sink(Protocol):
     def write(self, lines: Sequence[bytes]) -> None:
         """Keeps the lines, or raises :class:`LinesLostError`."""
 
-    def reopen(self) -> None:
-        """Goes on in whatever now has the file's name."""
+    def reopen(self) -> str:
+        """Goes on in whatever now has the file's name; else says why not, and goes on as before."""
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Gives what it writes to a user, who is to go on; raises OSError."""
 
     def close(self) -> None:
         """Gives up the file."""
@@ -69,11 +72,14 @@ class FileSink:
         self._max_files = max_files
         self._lines = 0
         self._fd: int | None = open_append(path)
+        self._is_old = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Appends the lines; see :class:`Sink`."""
         begin = 0
         while begin < len(lines):
+            if self._is_old:
+                self.reopen()
             room = len(lines) - begin
             if self._max_lines:
                 room = min(room, max(1, self._max_lines - self._lines))
@@ -87,14 +93,39 @@ class FileSink:
             if self._max_lines and self._lines >= self._max_lines:
                 self._rotate()
 
-    def reopen(self) -> None:
-        """Opens the name again; the line counter goes on if it is still the same file."""
+    def reopen(self) -> str:
+        """Opens the name again; the line counter goes on if it is still the same file.
+
+        If that cannot be done the next write tries it again.
+        """
         before = self._identity()
+        try:
+            fresh = open_append(self.path)
+        except OSError as failure:
+            self._is_old = True
+            return f"{self.path}: {failure.strerror}"
         self.close()
-        with contextlib.suppress(OSError):
-            self._fd = open_append(self.path)
+        self._fd = fresh
+        self._is_old = False
         if self._identity() != before:
             self._lines = 0
+        return ""
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Changes the file's owner; what is no file of root's alone is left as it is.
+
+        Whoever may write to its directory could have put another file there, by a link.  Raises
+        OSError if it is such a one.
+        """
+        if self._fd is None:
+            return
+        opened = os.fstat(self._fd)
+        if not stat.S_ISREG(opened.st_mode) or opened.st_uid == uid:
+            return
+        named = os.stat(self.path, follow_symlinks=False)
+        if opened.st_uid != 0 or opened.st_nlink != 1 or not os.path.samestat(opened, named):
+            raise PermissionError(f"{self.path}: a link, or a file of somebody else")
+        os.fchown(self._fd, uid, gid)
 
     def close(self) -> None:
         """Closes the file; a later write opens it again."""
@@ -138,7 +169,7 @@ class FileSink:
         self._lines = 0
         if self._fd is None or not stat.S_ISREG(os.fstat(self._fd).st_mode):
             return
-        with contextlib.suppress(OSError):
+        try:
             for number in range(self._max_files - 1, 0, -1):
                 older = f"{self.path}.{number}"
                 newer = f"{self.path}.{number - 1}" if number > 1 else self.path
@@ -146,7 +177,9 @@ class FileSink:
                     os.replace(newer, older)
             if self._max_files == 1:
                 os.unlink(self.path)
-        self.close()
+        except OSError:
+            return
+        self._is_old = True
 
 
 class SyslogSink:
@@ -191,9 +224,13 @@ class SyslogSink:
             raise
         self._socket = fresh
 
-    def reopen(self) -> None:
+    def reopen(self) -> str:
         """Connects anew at the next line."""
         self.close()
+        return ""
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Does nothing: everybody may talk to the syslog daemon."""
 
     def close(self) -> None:
         """Closes the connection; a later write makes a new one."""
@@ -214,8 +251,12 @@ class StderrSink:
         except OSError as failure:
             raise LinesLostError(len(lines), f"stderr: {failure.strerror}") from None
 
-    def reopen(self) -> None:
+    def reopen(self) -> str:
         """Does nothing."""
+        return ""
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Does nothing: the descriptor is open."""
 
     def close(self) -> None:
         """Does nothing: the descriptor is not ours."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xsd.daemon.kinds import Bool, Choice, Float, Int, Kind, Target, Value, Words
+from xsd.daemon.kinds import Bool, Choice, Float, Int, Kind, Target, User, Value, Words
 from xsd.daemon.quotas import MAX_QUOTA, NAMES, QUOTAS
 
 MAX_DOMID = 0x7FEF
@@ -175,6 +175,15 @@ def _rows() -> Iterator[Row]:
         ("-F", "--pid-file"),
         "FILE",
         oxen="pid-file",
+    )
+    yield Row(
+        "daemon.user",
+        User(),
+        "",
+        "User to become, a name or a number, once all that needs root is open. Empty: nobody else.",
+        ("--user",),
+        "USER",
+        option_help="Become this user, by name or number, once all that needs root is open.",
     )
 
     yield Row(

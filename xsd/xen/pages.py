@@ -78,14 +78,20 @@ class GuestPages:
         except OSError as failure:
             raise HostError("EINVAL", f"{why}; by frame {gfn:#x}: {failure}") from None
 
-    def _foreign(self, domid: int, gfn: int) -> Page:
-        """Needs a library of its own, which nobody misses as long as every domain grants."""
+    def open_frames(self) -> None:
+        """Opens what mapping by frame needs, unless it is open. Raises OSError.
+
+        It is a library of its own, which nobody misses as long as every domain grants.
+        """
         if self._frames is None:
             self._frames = load("libxenforeignmemory.so.1")
         if not self._frame_handle:
             self._frame_handle = self._frames.xenforeignmemory_open(ffi.NULL, 0)
         if not self._frame_handle:
             raise OSError(f"/dev/xen/privcmd: {last_error()}")
+
+    def _foreign(self, domid: int, gfn: int) -> Page:
+        self.open_frames()
         frames = ffi.new("uint64_t[1]", [gfn])
         # Without a place for errors of single frames, they are errors of the call.
         address = self._frames.xenforeignmemory_map(

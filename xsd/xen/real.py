@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from xsd.xen.api import Channels, HostError, HostListener, Ring
@@ -20,13 +20,15 @@ _logger = logging.getLogger("xsd.xen")
 class XenAccess:
     """How Xen is reached: the domain we run in, and what its kernel offers for its own ring.
 
-    ``event_channel`` 0 means "ask ``port_file``".
+    ``event_channel`` 0 means "ask ``port_file``".  ``early``: open now what may be needed later,
+    when it will no longer be allowed.
     """
 
     domid: int
     kva_file: str
     port_file: str
     event_channel: int
+    early: bool = False
 
 
 @dataclass(slots=True)
@@ -58,6 +60,9 @@ class RealHost:
             undo.callback(self._events.close)
             self._pages = GuestPages()
             undo.callback(self._pages.close)
+            if access.early:
+                with suppress(OSError):  # whoever needs it is told why it cannot be
+                    self._pages.open_frames()
             self._census = open_census()
             undo.callback(self._census.close)
             self._undo = undo.pop_all()
