@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:
             options.json.write_text(json.dumps(as_json(run, wrong), indent=1) + "\n")
     if wrong:
-        number = run.rounds[-1].number if run is not None and run.rounds else options.first
+        number = options.first if run is None else run.number
         print(f"FAILED: {wrong}")
         print(f"again: make soak SEED={options.seed} ARGS='--first {number} --rounds 1'")
         return 1

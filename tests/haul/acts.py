@@ -165,11 +165,13 @@ def _judged(words: Sequence[str], load: subprocess.Popen[str]) -> None:
     try:
         said, _ = load.communicate(timeout=2 * LOAD_SECONDS)
     except subprocess.TimeoutExpired:
-        raise HaulError(f"load {words[0]}: still running after {2 * LOAD_SECONDS} s") from None
+        raise HaulError(
+            f"load {' '.join(words)}: still running after {2 * LOAD_SECONDS} s"
+        ) from None
     try:
         sample = json.loads(said)
     except ValueError:
-        raise HaulError(f"load {words[0]}: {said[-400:]}") from None
+        raise HaulError(f"load {' '.join(words)}: {said[-400:]}") from None
     if load.returncode != 0 or "error" in sample or sample["truncated"]:
         raise HaulError(f"load {' '.join(words)}: {sample.get('error', 'not done in time')}")
 
@@ -180,6 +182,7 @@ def _steps(crowd: Crowd, steps: int) -> None:
         crowd.step()
         if number % STEPS_AT_ONCE == 0:
             time.sleep(STEP_PAUSE)
+    crowd.wake()
 
 
 def _tree(house: House, leaves: int) -> None:

@@ -110,6 +110,15 @@ class Crowd:
         else:
             self._player_acts()
 
+    def wake(self) -> None:
+        """Those who nap hang up, before a load is waited for.
+
+        A guest may have 20 requests whose events somebody has not taken: several who watch
+        everything and read nothing hold all guests up, for as long as they like.
+        """
+        for player in [one for one in self._players if one.wakes]:
+            self._close(player)
+
     def hang_up(self) -> None:
         """All sockets are closed, with whatever is under way on them."""
         for player in self._players:

@@ -221,6 +221,13 @@ class House:
         if len(logs) > LOG_FILES or any(count > LOG_LINES for count in lines):
             raise HaulError(f"access log: {len(logs)} files with {lines} lines")
 
+    def last_words(self) -> list[str]:
+        """The last lines of its log, and what it has written to its standard error."""
+        log = self.directory / "xsd.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        said = self.running.output.removeprefix(serving.READY)
+        return [*lines[-10:], *said.splitlines()[-20:]]
+
     # -- the end
 
     def finish(self) -> None:

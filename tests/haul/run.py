@@ -74,6 +74,8 @@ class Haul:
     house: House
     rounds: list[Round] = field(default_factory=list)
     most: dict[str, int] = field(default_factory=dict)
+    number: int = -1
+    """Of the round that is being played, or was the last."""
     compacted: Figures = field(default_factory=dict)
     """What the daemon held in the end, told to give back what it does not need."""
     _left: list[object] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Haul:
     def round(self, number: int) -> Round:
         """Plays one; raises HaulError with the first thing that did not hold."""
         house, plan = self.house, self.plan
+        self.number = number
         chance = random.Random(f"{plan.seed}/{number}")
         began = time.monotonic()
         full = number < WARM_ROUNDS
@@ -204,12 +207,10 @@ def haul(plan: Plan, say: Callable[[str], None]) -> tuple[Haul | None, str]:
             raise
         return run, ""
     except (HaulError, AssertionError, OSError) as failure:
-        said = run.house.running.output if run is not None else ""
-        text = f"{type(failure).__name__}: {failure}" if not isinstance(failure, HaulError) else ""
-        return run, (
-            f"seed {plan.seed}, round {number}: {text or failure}"
-            f"{said.removeprefix('xenstored is ready').rstrip()}"
-        )
+        text = str(failure) if isinstance(failure, HaulError) else repr(failure)
+        if run is not None:
+            text += "".join(f"\n  {line}" for line in run.house.last_words())
+        return run, f"seed {plan.seed}, round {number}: {text}"
     finally:
         if run is not None:
             run.close()
