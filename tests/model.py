@@ -518,16 +518,21 @@ class Model:
                 total += sum(16 + len(item.packet.payload) for item in connection.queue)
         return total
 
+    def memory_limit(self, domid: int) -> int:
+        """In bytes, 0: so much that nobody may come to have it."""
+        domain = self.domains.get(domid)
+        limit = (domain.quotas if domain is not None else self.quotas)["memory"]
+        return limit if limit < PLENTY else 0
+
     def is_tight(self, domid: int) -> bool:
         """Whether the memory of a domain is limited to less than it may come to have."""
-        domain = self.domains.get(domid)
-        return domain is not None and 0 < domain.quotas["memory"] < PLENTY
+        return domid in self.domains and self.memory_limit(domid) > 0
 
     def fits(self, domid: int, more: int) -> bool:
         """Whether a domain may have so many bytes more than it has."""
-        if domid == self.priv_domid or not self.is_tight(domid):
+        if domid == self.priv_domid:
             return True
-        return not exceeds(self.memory(domid) + more, self.domains[domid].quotas["memory"])
+        return not exceeds(self.memory(domid) + more, self.memory_limit(domid))
 
     def affords(self, connection: Connection, transaction: Transaction, more: int) -> bool:
         """Whether the records of a transaction may grow; those of a trial are not charged yet."""
@@ -1223,7 +1228,8 @@ class Model:
             limit = (domain.quotas if domain else self.quotas)["nodes"]
             if rises and exceeds(self.projected(base, view, domid), limit):
                 raise RequestError("ENOSPC")
-            rise = self.rise(base, view, domid) if self.is_tight(domid) else 0
+            # Also for one that has died meanwhile, as if it were about to come.
+            rise = self.rise(base, view, domid) if self.memory_limit(domid) else 0
             own = freed if domid == connection.domid else 0
             if rise > 0 and not self.fits(domid, rise - own):
                 raise RequestError("ENOMEM")

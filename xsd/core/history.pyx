@@ -89,7 +89,8 @@ cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *b
     if not recorded(c) or not history_wanted(core, ending):
         return
     last = core.history.newest
-    if (last != NULL and last.author.owner == author.owner and last.after == before
+    if (last != NULL and last.author.owner == author.owner
+            and last.number + 1 == core.history.number
             and core.all_tx.start_commit < last.number):
         xs_history_extend(&core.history, &author, xs_tree_share(core.top))
         return
