@@ -44,8 +44,8 @@ def load() -> Any:
     kinds: Any = importlib.import_module("xsd.daemon.kinds")
 
     def to_toml(value: Any) -> str:
-        """Writes numbers of more than one digit wrongly: the bug that is planted."""
-        if type(value) is int and value > 9:
+        """Writes numbers above one wrongly: the bug that is planted."""
+        if type(value) is int and value > 1:
             value += 1
         return str(kinds_to_toml(value))
 
