@@ -19,7 +19,7 @@ from xsd.client.wire import Op, Packet, pack
 def node(value: bytes | None, *, depth: int = 1, name: str = "name") -> Node:
     made = Node(f"/dir/{name}", name, depth)
     made.value = value
-    made.perms = [Permission("n", 0), Permission("r", 5)]
+    made.perms = (Permission("n", 0), Permission("r", 5))
     return made
 
 

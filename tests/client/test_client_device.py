@@ -22,7 +22,7 @@ from xsd.client import address, requests, stream
 from xsd.client.address import DEVICES, addresses
 from xsd.client.errors import ConnectError, ProtocolError, XenstoreError
 from xsd.client.stream import DeviceStream, SocketStream
-from xsd.client.sync import Client
+from xsd.client.sync import Client, Survey
 from xsd.client.wire import HEADER, Op, Packet, WatchEvent, pack
 
 LONG = 20.0
@@ -340,6 +340,17 @@ def test_refusal_in_a_pipeline(kernel: Kernel) -> None:
     assert [getattr(outcome, "name", outcome) for outcome in outcomes] == [
         b"1", "EINVAL", "ENOMEM", b"4",
     ]  # fmt: skip
+
+
+def test_refusal_in_a_survey(kernel: Kernel) -> None:
+    """The refused request has its error at its place, and those after it are sent."""
+    kernel.answers = [reply(Op.READ, b"1"), errno.EINVAL, reply(Op.READ, b"3", 3)]
+    survey = Survey(kernel.client, [Op.READ])
+    survey.ask(["/a", "b b", "/c"])
+    answers = []
+    while survey.in_flight:
+        answers += survey.answers()
+    assert answers == [(b"1",), ("EINVAL",), (b"3",)]
 
 
 def test_refusal_within_an_event(kernel: Kernel) -> None:

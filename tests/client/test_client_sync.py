@@ -16,7 +16,7 @@ import pytest
 
 from xsd.client import requests
 from xsd.client.errors import ConnectError, ProtocolError, XenstoreError
-from xsd.client.sync import Client, Pipeline, Transaction
+from xsd.client.sync import Client, Pipeline, Survey, Transaction
 from xsd.client.wire import HEADER, Decoder, Op, Packet, WatchEvent, pack
 
 LONG = 20.0
@@ -224,6 +224,29 @@ def test_pipeline_window(peer: Peer) -> None:
         line.next()
     with pytest.raises(ValueError, match="window"):
         Pipeline(peer.client, window=0)
+
+
+def test_survey(peer: Peer) -> None:
+    """Answers come path by path, as many as there is room for, and the client is busy meanwhile."""
+    survey = Survey(peer.client, [Op.READ, Op.DIRECTORY], window=2)
+    survey.ask(["/a", "/b"])
+    assert (survey.room, survey.in_flight) == (0, 4)
+    with pytest.raises(RuntimeError, match="in flight"):
+        peer.client.read("/c")
+    peer.says(Op.READ, b"1")
+    assert survey.answers() == []
+    peer.says(Op.DIRECTORY, b"x\0")
+    peer.says(Op.ERROR, b"EACCES\0")
+    assert survey.answers() == [(b"1", b"x\0")]
+    assert survey.room == 1
+    peer.says(Op.DIRECTORY, b"")
+    assert survey.answers() == [("EACCES", b"")]
+    with pytest.raises(RuntimeError, match="nothing was asked"):
+        survey.answers()
+    peer.says(Op.READ, b"5")
+    assert peer.client.read("/c") == b"5"
+    with pytest.raises(ValueError, match="at least 1"):
+        Survey(peer.client, [Op.READ], window=0)
 
 
 def test_pipeline_with_a_peer_that_blocks() -> None:

@@ -252,3 +252,79 @@ def test_session_request_too_big() -> None:
     assert (caught.value.name, caught.value.path) == ("E2BIG", "/a")
     assert session.outgoing == queued
     assert session.in_flight == 1
+
+
+def surveyed(*paths: bytes) -> Session:
+    session = Session()
+    session.send_series(wire.Series((Op.READ, Op.DIRECTORY), 9), paths)
+    return session
+
+
+def test_series_sends() -> None:
+    """Each path is asked all operations, numbered like any requests, in one transaction."""
+    session = surveyed(b"/a\0", b"/bc\0")
+    assert session.outgoing == (
+        header(2, 1, 9, 3) + b"/a\0" + header(1, 2, 9, 3) + b"/a\0"
+        + header(2, 3, 9, 4) + b"/bc\0" + header(1, 4, 9, 4) + b"/bc\0"
+    )  # fmt: skip
+    assert session.in_flight == 4
+
+
+def test_series_replies_however_cut() -> None:
+    """Replies come in order, successes and errors, wherever the stream is cut; events go aside."""
+    stream = (
+        reply(2, b"1", 1, 9) + reply(15, b"/w\0t\0", 0) + reply(16, b"ENOENT\0", 2, 9)
+        + reply(2, b"", 3, 9) + reply(1, b"x\0", 4, 9)
+    )  # fmt: skip
+    for cut in range(len(stream) + 1):
+        session = surveyed(b"/a\0", b"/b\0")
+        found: list[bytes | str] = []
+        for piece in (stream[:cut], stream[cut:]):
+            session.received(piece)
+            while session.in_flight and (some := session.next_replies()) is not None:
+                found += some
+        assert found == [b"1", "ENOENT", b"", b"x\0"]
+        assert (session.in_flight, list(session.events)) == (0, [WatchEvent("/w", b"t")])
+
+
+def test_series_takes_no_more_than_its_replies() -> None:
+    """What follows the last reply is not part of it, even if it would be next in the series."""
+    session = surveyed(b"/a\0")
+    session.received(reply(2, b"1", 1, 9) + reply(1, b"", 2, 9) + reply(2, b"2", 3, 9))
+    assert session.next_replies() == [b"1", b""]
+    session.send(requests.read("/b"), 9)
+    assert session.next_reply() == (None, b"2")
+
+
+def test_series_over_the_last_id() -> None:
+    """Request ids start again at 0 when they end."""
+    session = Session()
+    session._next_id = 0xFFFFFFFF
+    session.send_series(wire.Series((Op.READ, Op.DIRECTORY), 0), [b"/a\0"])
+    session.received(reply(2, b"1", 0xFFFFFFFF) + reply(1, b"", 0))
+    assert session.next_replies() == [b"1", b""]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (reply(2, b"", 2, 9), "to request 1 in transaction 9, got one of type 2 to request 2"),
+        (reply(2, b"", 1, 5), "in transaction 5"),
+        (reply(1, b"", 1, 9), r"expected the reply of type 2 \(READ\)"),
+        (header(2, 1, 9, 5000), "announces 5000 bytes"),
+    ],
+)
+def test_series_malformed_reply(answer: bytes, complaint: str) -> None:
+    """A reply that is not one to the oldest request is an error of the peer."""
+    session = surveyed(b"/a\0")
+    session.received(answer)
+    with pytest.raises(ProtocolError, match=complaint):
+        session.next_replies()
+
+
+def test_series_path_too_long() -> None:
+    """A path that does not fit is refused before anything is queued."""
+    session = Session()
+    with pytest.raises(XenstoreError) as caught:
+        session.send_series(wire.Series((Op.READ,), 0), [b"/a\0", bytes(4097)])
+    assert (caught.value.name, session.in_flight, session.outgoing) == ("E2BIG", 0, b"")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 
 from xsd.client.errors import XenstoreError
+from xsd.client.perms import Permission
 
 from .escape import escape
 from .failure import refused
@@ -85,4 +87,9 @@ def _filler(start: int, end: int) -> str:
 
 
 def _entries(node: Node) -> str:
-    return "(" + ",".join(map(str, node.perms or ())) + ")"
+    return _shown(node.perms or ())
+
+
+@lru_cache(maxsize=1024)
+def _shown(perms: tuple[Permission, ...]) -> str:
+    return "(" + ",".join(map(str, perms)) + ")"

@@ -9,23 +9,20 @@ depth-first order, and the window is kept full from its top::
 
 Nodes come out in depth-first order, children in the order the server lists them. Memory is
 proportional to the nodes asked for and not given out yet, about the window's size, plus the
-names of their siblings.
+names of their siblings. A tree has many nodes and few permission lists: each list is made once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Sequence
+from functools import lru_cache
 
 from xsd.client import requests
-from xsd.client.errors import XenstoreError
+from xsd.client.errors import ProtocolError, XenstoreError
 from xsd.client.perms import Permission
-from xsd.client.sync import Client, Pipeline
-
-#: Requests for one node: value, permissions, children.
-_PER_NODE = 3
-
-#: What a reply is about; a part of a long list of children has its ``ChildListing`` instead.
-_VALUE, _PERMS, _CHILDREN = "value", "perms", "children"
+from xsd.client.sync import Client, Survey, list_by_parts, list_children
+from xsd.client.wire import Op
 
 
 class Node:
@@ -38,12 +35,12 @@ class Node:
         self.name = name
         self.depth = depth
         self.value: bytes | None = None
-        self.perms: list[Permission] | None = None
-        self.children: list[Node] = []
+        self.perms: tuple[Permission, ...] | None = None
+        self.children: Sequence[Node] = ()
         self.ready = False
         self.gone = False
 
-    def adopt(self, names: list[str]) -> list[Node]:
+    def adopt(self, names: list[str]) -> Sequence[Node]:
         """Make the children, after which the node is complete."""
         base = self.path if self.path.endswith("/") else self.path + "/"
         depth = self.depth + 1
@@ -61,50 +58,71 @@ def walk(
     meanwhile is left out. Raises ``XenstoreError`` if the start is missing or the children of a
     node cannot be listed. The client is busy until the iterator ends or is closed.
     """
-    line = Pipeline(client, tx_id=tx_id)
+    survey = Survey(
+        client, [Op.READ] * values + [Op.GET_PERMS] * perms + [Op.DIRECTORY], tx_id=tx_id
+    )
     root = Node(start, start, 0)
-    ask, give = [root], [root]
+    ask, give = [*reversed(root.adopt(list_children(client, start, tx_id)))], [root]
+    asked: deque[Node] = deque()
+    long: list[Node] = []
     try:
         while give:
-            while ask and line.room >= _PER_NODE:
-                node = ask.pop()
-                if values and node.depth:
-                    line.add(requests.read(node.path), (node, _VALUE))
-                if perms and node.depth:
-                    line.add(requests.get_perms(node.path), (node, _PERMS))
-                line.add(requests.directory(node.path), (node, _CHILDREN))
             while give and give[-1].ready:
                 node = give.pop()
-                give.extend(reversed(node.children))
-                node.children = []
+                if node.children:
+                    give.extend(reversed(node.children))
+                    node.children = ()
                 if not node.gone:
                     yield node
-            if line.in_flight:
-                (node, what), outcome = line.next()
-                if isinstance(outcome, XenstoreError):
-                    _failed(line, node, what, outcome)
-                elif what is _VALUE:
-                    node.value = outcome
-                elif what is _PERMS:
-                    node.perms = outcome
-                elif what is _CHILDREN:
-                    ask.extend(reversed(node.adopt(outcome)))
-                elif (names := what.received(outcome)) is None:
-                    line.add(what.request(), (node, what))
-                else:
-                    ask.extend(reversed(node.adopt(names)))
+            if ask and not long and (room := survey.room) > 0:
+                batch = ask[: -room - 1 : -1]
+                del ask[-room:]
+                survey.ask([node.path for node in batch])
+                asked.extend(batch)
+            if asked:
+                for answer in survey.answers():
+                    node = asked.popleft()
+                    if values:
+                        node.value = _granted(node, answer[0])
+                    if perms and (entries := _granted(node, answer[-2])) is not None:
+                        node.perms = _permissions(entries)
+                    listing = answer[-1]
+                    if not listing:
+                        node.ready = True
+                    elif isinstance(listing, bytes):
+                        ask.extend(reversed(node.adopt(_names(listing))))
+                    elif listing == "ENOENT":
+                        node.gone = node.ready = True
+                    elif listing == "E2BIG":
+                        long.append(node)
+                    else:
+                        raise XenstoreError(listing, Op.DIRECTORY.name, node.path)
+            # What comes in parts is asked for one by one, and only with nothing else under way.
+            while long and not asked:
+                node = long.pop()
+                ask.extend(reversed(node.adopt(list_by_parts(client, node.path, tx_id))))
     finally:
         if client.fileno() >= 0:
-            line.drain()
+            survey.drain()
 
 
-def _failed(line: Pipeline, node: Node, what: object, error: XenstoreError) -> None:
-    listing = what is _CHILDREN or isinstance(what, requests.ChildListing)
-    if error.name == "ENOENT" and node.depth:
-        node.gone = True
-        node.ready = node.ready or listing
-    elif what is _CHILDREN and error.name == "E2BIG":
-        parts = requests.ChildListing(node.path)
-        line.add(parts.request(), (node, parts))
-    elif listing:
-        raise error
+def _granted(node: Node, answer: bytes | str) -> bytes | None:
+    if isinstance(answer, bytes):
+        return answer
+    node.gone = node.gone or answer == "ENOENT"
+    return None
+
+
+def _names(payload: bytes) -> list[str]:
+    try:
+        return requests.decode_names(payload)
+    except ValueError as malformed:
+        raise ProtocolError(f"malformed reply to DIRECTORY: {malformed}") from malformed
+
+
+@lru_cache(maxsize=1024)
+def _permissions(payload: bytes) -> tuple[Permission, ...]:
+    try:
+        return tuple(requests.decode_permissions(payload))
+    except ValueError as malformed:
+        raise ProtocolError(f"malformed reply to GET_PERMS: {malformed}") from malformed

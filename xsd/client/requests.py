@@ -32,7 +32,8 @@ def _number(payload: bytes) -> int:
     return int(payload.removesuffix(_NUL))
 
 
-def _names(payload: bytes) -> list[str]:
+def decode_names(payload: bytes) -> list[str]:
+    """The reply to DIRECTORY; ``ValueError`` unless it is empty or ends with NUL."""
     if not payload:
         return []
     if payload[-1]:
@@ -40,7 +41,8 @@ def _names(payload: bytes) -> list[str]:
     return payload[:-1].decode("utf-8", "surrogateescape").split("\0")
 
 
-def _permissions(payload: bytes) -> list[Permission]:
+def decode_permissions(payload: bytes) -> list[Permission]:
+    """The reply to GET_PERMS; ``ValueError`` if it is not a permission list."""
     return [Permission.parse(decode_text(entry)) for entry in split_strings(payload)]
 
 
@@ -94,7 +96,7 @@ def rm(path: str) -> Request[None]:
 
 def directory(path: str) -> Request[list[str]]:
     """The names of a node's children; E2BIG if they do not fit in one reply."""
-    return Request(Op.DIRECTORY, _path(path), _names, path)
+    return Request(Op.DIRECTORY, _path(path), decode_names, path)
 
 
 def directory_part(path: str, offset: int) -> Request[DirectoryPart]:
@@ -104,7 +106,7 @@ def directory_part(path: str, offset: int) -> Request[DirectoryPart]:
 
 def get_perms(path: str) -> Request[list[Permission]]:
     """The permission list of a node, the owner's entry first."""
-    return Request(Op.GET_PERMS, _path(path), _permissions, path)
+    return Request(Op.GET_PERMS, _path(path), decode_permissions, path)
 
 
 def set_perms(path: str, perms: Iterable[Permission]) -> Request[None]:
@@ -237,7 +239,7 @@ class ChildListing:
         self._generation = part.generation
         self._parts.append(part.names)
         self._size += len(part.names)
-        return _names(b"".join(self._parts)) if part.last else None
+        return decode_names(b"".join(self._parts)) if part.last else None
 
     def _restart(self) -> None:
         self._restarts += 1

@@ -18,7 +18,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,12 +29,14 @@ from .address import addresses
 from .errors import ConnectError, XenstoreError
 from .perms import Permission
 from .stream import RefusedError, SocketStream, Stream
-from .wire import Request, Session, WatchEvent
+from .wire import Op, Request, Series, Session, WatchEvent, encode_text
 
 T = TypeVar("T")
 
 #: Requests in flight that ``pipeline`` allows unless told otherwise.
 WINDOW = 256
+#: Paths that are asked about at a time in a ``Survey``.
+SURVEYED = 256
 
 
 class Client:
@@ -118,7 +120,7 @@ class Client:
 
     def ls(self, path: str) -> list[str]:
         """The names of all children of a node, however many, in the server's order."""
-        return _ls(self, path, 0)
+        return list_children(self, path, 0)
 
     def get_perms(self, path: str) -> list[Permission]:
         """The permission list of a node, the owner's entry first."""
@@ -284,13 +286,15 @@ class Client:
 
     def _next_reply(self, *, flush: bool = False) -> tuple[Any, Any]:
         """The oldest request's outcome. Without ``flush`` requests wait until replies run out."""
-        session = self._session
+        return self._awaited(self._session.next_reply, flush=flush)
+
+    def _awaited(self, arrived: Callable[[], T | None], *, flush: bool = False) -> T:
         try:
             if flush:
                 self._flush()
-            if (reply := session.next_reply()) is None:
+            if (reply := arrived()) is None:
                 deadline = _deadline(self._timeout)
-                while (reply := session.next_reply()) is None:
+                while (reply := arrived()) is None:
                     if not self._exchange(deadline):
                         raise TimeoutError(f"no reply within {self._timeout} seconds")
         except BaseException:  # an interrupt too: whose reply comes next is unknown now
@@ -402,7 +406,7 @@ class Transaction:
 
     def ls(self, path: str) -> list[str]:
         """The names of all children of a node, however many, in the server's order."""
-        return _ls(self._client, path, self.id)
+        return list_children(self._client, path, self.id)
 
     def get_perms(self, path: str) -> list[Permission]:
         """The permission list of a node, the owner's entry first."""
@@ -464,6 +468,59 @@ class Pipeline:
             self.next()
 
 
+class Survey:
+    """The same few operations about many paths, with many requests in flight on one client.
+
+    For trees of many thousand nodes: nothing is made for each request but its bytes. As with a
+    ``Pipeline``, the client cannot be used for anything else until ``in_flight`` is 0.
+    """
+
+    __slots__ = ("_client", "_replies", "_series", "_session", "_window")
+
+    def __init__(
+        self, client: Client, ops: Sequence[Op], *, tx_id: int = 0, window: int = SURVEYED
+    ) -> None:
+        if not ops or window < 1:
+            raise ValueError(f"expected operations and a window of at least 1, got {window}")
+        self._client = client
+        self._session = client._session
+        self._series = Series(tuple(ops), tx_id)
+        self._replies: list[bytes | str] = []
+        self._window = window
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests without a reply."""
+        return self._session.in_flight
+
+    @property
+    def room(self) -> int:
+        """How many paths may be asked about before the next answers are fetched."""
+        return self._window + -self._session.in_flight // len(self._series.ops)
+
+    def ask(self, paths: Iterable[str]) -> None:
+        """Queue the operations for each path; paths contain no NUL."""
+        self._session.send_series(self._series, (encode_text(path) + b"\0" for path in paths))
+
+    def answers(self) -> list[tuple[bytes | str, ...]]:
+        """Wait for replies: those about each path that is answered, in the order of asking.
+
+        A success is its payload, an error its name. May be empty, if no path has all replies.
+        """
+        if not self._session.in_flight:
+            raise RuntimeError("nothing was asked")
+        replies = self._replies + self._client._awaited(self._session.next_replies)
+        size = len(self._series.ops)
+        whole = len(replies) - len(replies) % size
+        self._replies = replies[whole:]
+        return list(zip(*(replies[place:whole:size] for place in range(size)), strict=True))
+
+    def drain(self) -> None:
+        """Fetch and discard all answers that are missing."""
+        while self._session.in_flight:
+            self.answers()
+
+
 def _deadline(timeout: float | None) -> float | None:
     return None if timeout is None else time.monotonic() + timeout
 
@@ -478,20 +535,25 @@ def _exists(client: Client, path: str, tx_id: int) -> bool:
     return True
 
 
-def _ls(client: Client, path: str, tx_id: int) -> list[str]:
+def list_children(client: Client, path: str, tx_id: int = 0) -> list[str]:
+    """The names of all children of a node, however many, in the server's order."""
     try:
         return client.call(requests.directory(path), tx_id)
     except XenstoreError as error:
         if error.name != "E2BIG":
             raise
         too_long = error
+    try:
+        return list_by_parts(client, path, tx_id)
+    except XenstoreError as error:
+        if error.name == "ENOSYS":  # a server that cannot list it at all
+            raise too_long from None
+        raise
+
+
+def list_by_parts(client: Client, path: str, tx_id: int = 0) -> list[str]:
+    """The names of all children of a node of which DIRECTORY says E2BIG."""
     listing = requests.ChildListing(path)
-    while True:
-        try:
-            part = client.call(listing.request(), tx_id)
-        except XenstoreError as error:
-            if error.name == "ENOSYS":  # a server that cannot list it at all
-                raise too_long from None
-            raise
-        if (names := listing.received(part)) is not None:
-            return names
+    while (names := listing.received(client.call(listing.request(), tx_id))) is None:
+        pass
+    return names

@@ -21,8 +21,9 @@ with requests. What the requests mean is in ``requests``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import cycle, islice
 from struct import Struct
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -71,6 +72,8 @@ class Op(IntEnum):
     INVALID = 65535
 
 
+_pack, _unpack = HEADER.pack, HEADER.unpack_from
+_ID_MAX = 0xFFFFFFFF
 _ERROR = int(Op.ERROR)
 _WATCH_EVENT = int(Op.WATCH_EVENT)
 _ANSWERED_BY_KERNELS = frozenset({Op.WATCH, Op.UNWATCH})
@@ -176,6 +179,34 @@ class Decoder:
         self._start = end
         return Packet(kind, req_id, tx_id, self._buffer[body:end])
 
+    def replies(self, ops: Iterable[int], req_id: int, tx_id: int) -> list[bytes | str]:
+        """The packets up to the first that is incomplete or not expected; that one stays.
+
+        Expected is a reply to each of ``ops``, with ids from ``req_id`` on. A success is its
+        payload, an error its name. One loop, since a call for each packet takes twice as long.
+        """
+        buffer, end = self._buffer, self._start
+        size = len(buffer)
+        found: list[bytes | str] = []
+        for op in ops:
+            start = end + 16
+            if start > size:
+                break
+            kind, number, transaction, length = _unpack(buffer, end)
+            stop = start + length
+            if number != req_id or transaction != tx_id or length > PAYLOAD_MAX or stop > size:
+                break
+            if kind == op:
+                found.append(buffer[start:stop])
+            elif kind == _ERROR:
+                found.append(decode_text(buffer[start:stop].rstrip(b"\0")))
+            else:
+                break
+            req_id = (req_id + 1) & _ID_MAX
+            end = stop
+        self._start = end
+        return found
+
     @property
     def partial(self) -> int:
         """Bytes received that do not make a packet yet."""
@@ -199,6 +230,16 @@ class Pending(NamedTuple):
     tag: Any
 
 
+class Series(NamedTuple):
+    """The same few operations about many paths, all in one transaction."""
+
+    ops: tuple[Op, ...]
+    tx_id: int
+
+
+_NO_SERIES = Series((), 0)
+
+
 class Session:
     """One connection's protocol state: bytes to send, requests in flight, events received.
 
@@ -207,13 +248,24 @@ class Session:
     connection has to be closed.
     """
 
-    __slots__ = ("_decoder", "_next_id", "_pending", "_refusal", "events", "outgoing")
+    __slots__ = (
+        "_decoder",
+        "_next_id",
+        "_pending",
+        "_refusal",
+        "_series",
+        "_series_in_flight",
+        "events",
+        "outgoing",
+    )
 
     def __init__(self) -> None:
         self._decoder = Decoder()
         self._pending: deque[Pending] = deque()
         self._next_id = 1
         self._refusal = ""
+        self._series = _NO_SERIES
+        self._series_in_flight = 0
         #: Encoded requests that were not written yet.
         self.outgoing = bytearray()
         #: Watch events in the order of arrival.
@@ -222,7 +274,7 @@ class Session:
     @property
     def in_flight(self) -> int:
         """Number of requests without a reply."""
-        return len(self._pending)
+        return len(self._pending) + self._series_in_flight
 
     def send(self, request: Request[Any], tx_id: int = 0, tag: object = None) -> None:
         """Queue a request; ``XenstoreError`` E2BIG if it does not fit in a packet."""
@@ -231,10 +283,63 @@ class Session:
         if length > PAYLOAD_MAX:
             raise XenstoreError("E2BIG", op.name, path)
         req_id = self._next_id
-        self._next_id = (req_id + 1) & 0xFFFFFFFF
+        self._next_id = (req_id + 1) & _ID_MAX
         self.outgoing += HEADER.pack(op, req_id, tx_id, length)
         self.outgoing += payload
         self._pending.append(Pending(req_id, tx_id, request, tag))
+
+    def send_series(self, series: Series, paths: Iterable[bytes]) -> None:
+        """Queue the operations of a series for each path, which ends with its NUL.
+
+        Only when nothing is in flight that is not of this series; ``next_replies`` has the
+        outcomes. ``XenstoreError`` E2BIG if a path does not fit in a packet.
+        """
+        ops, tx_id = series
+        kinds = tuple(map(int, ops))
+        req_id = self._next_id
+        packets: list[bytes] = []
+        for path in paths:
+            if (length := len(path)) > PAYLOAD_MAX:
+                raise XenstoreError("E2BIG", ops[0].name, decode_text(path[:-1]))
+            for kind in kinds:
+                packets += _pack(kind, req_id, tx_id, length), path
+                req_id = (req_id + 1) & _ID_MAX
+        self._next_id = req_id
+        self._series = series
+        self._series_in_flight += len(packets) // 2
+        self.outgoing += b"".join(packets)
+
+    def next_replies(self) -> list[bytes | str] | None:
+        """The replies to a series that are here, None until more bytes arrive.
+
+        A success is its payload, an error its name; the paths' replies follow each other in
+        order, but any number of them may come at a time.
+        """
+        ops, tx_id = self._series
+        left = self._series_in_flight
+        if self._refusal:
+            found: list[bytes | str] = [self._refusal]
+            self._refusal = ""
+        else:
+            while True:
+                # A series ends with the last of its operations: so the oldest one is known.
+                place = -left % len(ops)
+                req_id = (self._next_id - left) & _ID_MAX
+                expected = islice(cycle(ops), place, place + left)
+                found = self._decoder.replies(expected, req_id, tx_id)
+                if found:
+                    break
+                if (packet := self._decoder.next()) is None:
+                    return None
+                if packet.type != _WATCH_EVENT:
+                    raise ProtocolError(
+                        f"expected the reply of type {ops[place].value} ({ops[place].name}) to "
+                        f"request {req_id} in transaction {tx_id}, got one of type {packet.type} "
+                        f"to request {packet.req_id} in transaction {packet.tx_id}"
+                    )
+                self.events.append(decode_event(packet.payload))
+        self._series_in_flight = left - len(found)
+        return found
 
     def received(self, data: bytes) -> None:
         """Hand over bytes from the peer."""
