@@ -40,6 +40,27 @@ def test_what_a_start_makes(start: Start) -> None:
     assert daemon.stderr.splitlines()[0] == "xenstored is ready"
 
 
+def test_what_it_does_not_load(start: Start) -> None:
+    """Libraries that it has no use for, and modules that only a mistake or an option needs."""
+    maps = (Path("/proc") / str(start().pid) / "maps").read_text()
+    assert "loop.cpython" in maps  # what is mapped can be seen
+    unwanted = ("libssl", "libcrypto", "_cffi_backend", "_lzma", "_pickle", "_json", "_datetime")
+    assert [name for name in unwanted if name in maps] == []
+
+
+def test_tls_is_there_for_who_wants_it() -> None:
+    """The stand-in that keeps OpenSSL out is gone when the loop has been made."""
+    code = (
+        "import sys\n"
+        "from xsd.daemon.loop import new_event_loop\n"
+        "new_event_loop().close()\n"
+        "assert 'ssl' not in sys.modules and '_ssl' not in sys.modules\n"
+        "import ssl\n"
+        "ssl.create_default_context()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(number: signal.Signals, start: Start) -> None:
     """A signal to stop ends it with status 0; socket and pid file go, clients see the end."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
-from xsd.daemon import options, oxen_config, toml_config, units
+from xsd.daemon import options, units
 from xsd.daemon.faults import ENVIRONMENT, ConfigError, Fault
 from xsd.daemon.kinds import Target, Value
 from xsd.daemon.layer import Entry, Layer
@@ -133,14 +133,17 @@ def _switches() -> tuple[str, ...]:
 
 def _file_layer(line: options.CommandLine, default_config: str) -> tuple[str, Layer]:
     """The layer of the one file that is read, and its name; the default one may be absent."""
-    reader: Callable[[str, str], Layer] = toml_config.read
-    file = line.config
-    if line.config_file:
-        file, reader = line.config_file, oxen_config.read
-    elif not file:
+    file = line.config_file or line.config
+    if not file:
         if not os.path.exists(default_config):
             return "", Layer(default_config)
         file = default_config
+    # What reads a file is not needed where there is none.
+    reader: Callable[[str, str], Layer]
+    if line.config_file:
+        from xsd.daemon.oxen_config import read as reader
+    else:
+        from xsd.daemon.toml_config import read as reader
     layer = Layer(file)
     try:
         with open(file, "rb") as stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -49,5 +48,7 @@ def bad_value(shown: str, expected: str, hint: str = "") -> str:
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """The text of a fault about a name nobody knows, with the nearest known one if it is near."""
+    import difflib  # only for who has made a mistake
+
     near = difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
     return f"unknown {what}" + (f": did you mean '{near[0]}'?" if near else "")

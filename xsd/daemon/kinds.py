@@ -6,7 +6,6 @@ strictly (``true`` is no integer), and plain text from ``oxenstored.conf`` or th
 
 from __future__ import annotations
 
-import json
 import math
 import os.path
 import re
@@ -46,6 +45,8 @@ def to_toml(value: Value) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
+        import json  # to show a value, which a start does not
+
         # JSON's escapes are TOML's, but for DEL, which JSON lets stand.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return "[" + ", ".join(to_toml(word) for word in value) + "]"

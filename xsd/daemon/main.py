@@ -11,8 +11,6 @@ import os
 import time
 from collections.abc import Sequence
 
-import uvloop
-
 from xsd.core.engine import ERROR_NAMES, Engine
 from xsd.daemon import config, logs, pidfile, privileges, process
 from xsd.daemon.accesslog import AccessLog
@@ -20,6 +18,7 @@ from xsd.daemon.conflicts import register_conflicts
 from xsd.daemon.control import ControlRegistry, register_all
 from xsd.daemon.domains import Domains
 from xsd.daemon.effects import Effects
+from xsd.daemon.loop import new_event_loop
 from xsd.daemon.requests import records
 from xsd.daemon.settings import Settings
 from xsd.daemon.tuning import Tuning
@@ -30,8 +29,6 @@ from xsd.io.rings import Rings
 from xsd.io.sockets import Sockets
 from xsd.io.turn import Turn
 from xsd.xen.api import Host, HostError
-from xsd.xen.fake import FakeHost
-from xsd.xen.real import RealHost, XenAccess
 
 _logger = logging.getLogger("xsd.daemon")
 
@@ -86,8 +83,13 @@ def engine_for(settings: Settings) -> Engine:
 
 def host_for(settings: Settings) -> Host:
     """The hypervisor below us. Raises OSError or HostError when it is wanted and not there."""
+    # Each is imported only if it is wanted: neither is small.
     if not settings.xen.enabled:
+        from xsd.xen.fake import FakeHost
+
         return FakeHost(everybody=True)
+    from xsd.xen.real import RealHost, XenAccess
+
     return RealHost(
         XenAccess(
             domid=settings.xen.store_domid,
@@ -125,7 +127,7 @@ class Daemon:
         except BaseException:
             self._release()
             raise
-        self._loop = uvloop.new_event_loop()
+        self._loop = new_event_loop()
         control = ControlRegistry()
         register_all(control, View(self._engine), self._access)
         tuning = Tuning(self._engine, settings)

@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
-from logging.handlers import SysLogHandler
 from typing import Protocol
 
 SYSLOG_PREFIX = "syslog:"
@@ -186,6 +185,8 @@ class SyslogSink:
     """The local syslog daemon.  It is never waited for: what it does not take is lost."""
 
     def __init__(self, target: str, severity: int, address: str = SYSLOG_SOCKET) -> None:
+        from logging.handlers import SysLogHandler  # not small, and most log to files
+
         facility = SysLogHandler.facility_names[target.removeprefix(SYSLOG_PREFIX)]
         self._facility = facility
         self._severity = severity

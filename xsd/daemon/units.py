@@ -9,8 +9,6 @@ from __future__ import annotations
 import os.path
 import re
 import sys
-import sysconfig
-from importlib.resources import files
 
 UNITS = ("xenstored.service", "proc-xen.mount")
 
@@ -26,6 +24,8 @@ def program() -> str:
     if os.path.basename(path) == "xsd":
         return path
     # Python was started in another way: where the installation puts programs.
+    import sysconfig
+
     return os.path.join(sysconfig.get_path("scripts"), "xsd")
 
 
@@ -34,6 +34,8 @@ def render(name: str, path: str | None = None) -> str:
 
     Raises ValueError if the path has a line break, which no unit file can hold.
     """
+    from importlib.resources import files
+
     text = files("xsd.daemon").joinpath("units", name).read_text(encoding="utf-8")
     word = _word(program() if path is None else path)
     return text.replace(f"\nExecStart={_PROGRAM} ", f"\nExecStart={word} ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -98,6 +97,8 @@ class View:
 
 
 def _lines(prefix: str, figures: Mapping[str, object]) -> Iterable[str]:
+    import json
+
     for name, value in figures.items():
         if isinstance(value, Mapping):
             yield from _lines(f"{prefix}{name}.", value)

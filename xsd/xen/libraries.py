@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sysconfig
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -130,7 +130,8 @@ def running_version(directory: str = VERSION_DIRECTORY) -> str:
 def library_directories() -> list[str]:
     """Where libraries can lie: what LD_LIBRARY_PATH names, then the usual places."""
     given = re.split("[:;]", os.environ.get("LD_LIBRARY_PATH", ""))
-    triplet = sysconfig.get_config_var("MULTIARCH") or ""
+    # sysconfig would say it as well, with all else about the interpreter: half a megabyte.
+    triplet = getattr(sys.implementation, "_multiarch", "")
     roots = ["/usr/local/lib", "/lib", "/usr/lib"]
     usual = [f"{root}/{triplet}" for root in roots if triplet]
     usual += ["/lib64", "/usr/lib64", *roots]
