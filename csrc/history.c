@@ -10,7 +10,7 @@ void xs_history_init(struct xs_history *h, struct xs_tree *tree)
 
 void xs_history_destroy(struct xs_history *h)
 {
-    xs_history_forget(h, UINT64_MAX);
+    xs_history_forget(h, UINT64_MAX, SIZE_MAX);
     xs_mem_free(h->tree->mem, &h->account, h->spare, sizeof(*h->spare));
     h->spare = NULL;
 }
@@ -60,11 +60,13 @@ void xs_history_extend(struct xs_history *h, const struct xs_author *author,
     c->after = after;
 }
 
-void xs_history_forget(struct xs_history *h, uint64_t number)
+bool xs_history_forget(struct xs_history *h, uint64_t number, size_t most)
 {
     while (h->oldest != NULL && h->oldest->number <= number) {
         struct xs_commit *c = h->oldest;
 
+        if (most-- == 0)
+            return true;
         h->oldest = c->newer;
         if (h->oldest != NULL)
             h->oldest->older = NULL;
@@ -75,6 +77,7 @@ void xs_history_forget(struct xs_history *h, uint64_t number)
         xs_tree_drop(h->tree, c->after);
         xs_mem_free(h->tree->mem, &h->account, c, sizeof(*c));
     }
+    return false;
 }
 
 const struct xs_author *xs_history_author(const struct xs_history *h, uint64_t stamp)

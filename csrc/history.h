@@ -17,7 +17,7 @@
  * Beside it stands a small ring that remembers of the last commits, recorded or not, only who
  * and when, by the stamps that they gave: it answers "who changed this node last?" in O(log).
  *
- * Cost: record and forget O(1); a record keeps alive what later commits replaced.
+ * Cost: record and forget O(1) each; a record keeps alive what later commits replaced.
  */
 #ifndef XS_HISTORY_H
 #define XS_HISTORY_H
@@ -71,8 +71,9 @@ void xs_history_record(struct xs_history *h, const struct xs_author *author,
 void xs_history_extend(struct xs_history *h, const struct xs_author *author,
                        struct xs_node *after);
 
-/* Forgets records up to and including this number. */
-void xs_history_forget(struct xs_history *h, uint64_t number);
+/* Forgets records up to and including this number, the oldest first, at most so many.
+ * Returns whether some are left. */
+bool xs_history_forget(struct xs_history *h, uint64_t number, size_t most);
 
 /* Who gave a stamp; NULL when that is no longer known. */
 const struct xs_author *xs_history_author(const struct xs_history *h, uint64_t stamp);

@@ -57,7 +57,16 @@ static void test_records(size_t steps)
         count++;
         if (any_below(20) == 0) {
             first += any_below((uint32_t)(count - first + 1));
-            xs_history_forget(&h, first == 0 ? 0 : list[first - 1].number);
+            uint64_t number = first == 0 ? 0 : list[first - 1].number;
+            size_t most = 1 + any_below(30);
+            size_t before;
+            bool more;
+            do { /* in portions, none of them too large, none for nothing */
+                before = h.count;
+                more = xs_history_forget(&h, number, most);
+                CHECK(before - h.count <= most);
+                CHECK(!more || before - h.count == most);
+            } while (more);
         }
 
         const struct xs_commit *c = h.oldest;

@@ -349,6 +349,7 @@ cdef extern from "history.h" nogil:
         xs_node *after
     struct xs_history:
         xs_tree *tree
+        xs_commit *oldest
         xs_commit *newest
         size_t count
         uint64_t number
@@ -360,5 +361,5 @@ cdef extern from "history.h" nogil:
     void xs_history_record(xs_history *h, const xs_author *author, xs_node *before,
                            xs_node *after)
     void xs_history_extend(xs_history *h, const xs_author *author, xs_node *after)
-    void xs_history_forget(xs_history *h, uint64_t number)
+    cbool xs_history_forget(xs_history *h, uint64_t number, size_t most)
     const xs_author *xs_history_author(const xs_history *h, uint64_t stamp)

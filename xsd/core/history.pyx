@@ -48,6 +48,9 @@ cdef enum:
     BLAME_RECORDS = 512         # looked at one by one per failed commit
     BLAME_TRIALS = 32           # replays for those
     BLAME_MOVED = 16            # paths whose change is looked for first
+    FORGET = 256                # records forgotten at a time: 50 us
+
+cdef int64_t FORGET_PACE_NS = 1_000_000 # between two such portions
 
 cdef int64_t SUMMARY_NS = 120_000_000_000
 
@@ -98,20 +101,31 @@ cdef void history_commit(Core *core, const Conn *c, const Tx *ending, xs_node *b
     xs_history_record(&core.history, &author, xs_tree_share(before), xs_tree_share(core.top))
 
 
+cdef uint64_t useless(const Core *core) noexcept nogil:
+    """The number of the last commit that no protected transaction can ask for."""
+    return <uint64_t>-1 if core.young == NULL else core.young.start_commit
+
+
 cdef void history_trim(Core *core) noexcept nogil:
-    """Forgets what no protected transaction can ask for."""
+    """Forgets what no protected transaction can ask for, or a portion of it.
+
+    With a portion per end of a transaction and one per pace of the clock, nobody pays for the
+    whole history, and it goes faster than it can have come.
+    """
     while core.young != NULL and core.young.start_ns + core.credit_period_ns < core.now:
         core.young = core.young.all_prev
     if core.history.count == 0:
         return
-    xs_history_forget(&core.history, <uint64_t>-1 if core.young == NULL
-                      else core.young.start_commit)
+    if xs_history_forget(&core.history, useless(core), FORGET):
+        core.tick_wanted = True
 
 
 cdef int64_t history_deadline(const Core *core) noexcept nogil:
     """When records will have outlived their use, or -1 when there are none."""
-    if core.history.count == 0 or core.young == NULL:
+    if core.history.count == 0:
         return -1
+    if core.history.oldest.number <= useless(core):
+        return core.now + FORGET_PACE_NS
     return core.young.start_ns + core.credit_period_ns + 1
 
 
