@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -229,3 +230,33 @@ def test_syslog_is_never_waited_for(tmp_path: Path, syslogd: socket.socket) -> N
         sink.write([b"x" * 1000 + b"\n"] * 10_000)
     sink.close()
     syslogd.close()
+
+
+def test_hand_over_refuses_what_a_link_led_to(tmp_path: Path) -> None:
+    """Root opens whatever a name leads to; a user who may put a link there must not get it."""
+    path = tmp_path / "log"
+    path.symlink_to(os.devnull)
+    sink = FileSink(str(path))
+    with pytest.raises(PermissionError, match="a link, or a file of somebody else"):
+        sink.hand_over(os.getuid() + 1, os.getgid())
+    sink.close()
+
+
+def test_lines_for_a_file_without_a_name_count_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one file a rotation leaves none; if none can be made the lines are lost, and told."""
+    path = tmp_path / "log"
+    sink = FileSink(str(path), 1, 1)
+    sink.write([b"rotated away\n"])
+
+    def full(path: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sinks, "open_append", full)
+        with pytest.raises(LinesLostError) as told:
+            sink.write([b"nowhere\n"])
+        assert told.value.lost == 1
+    sink.write([b"afterwards\n"])
+    sink.close()

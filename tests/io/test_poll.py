@@ -306,3 +306,99 @@ def test_what_cannot_be_a_request_is_said_and_ends_the_connection(
     lines = [record.getMessage() for record in caplog.records]
     assert sum("more than 4096 bytes announced" in line for line in lines) == 1
     assert sum("has gone" in line for line in lines) == 1
+
+
+# ---- what must not run away ----------------------------------------------------------------------
+
+
+class Counting:
+    """A loop that counts who waits to be called soon."""
+
+    def __init__(self, loop: uvloop.Loop) -> None:
+        self.loop = loop
+        self.waiting = self.most = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.loop, name)
+
+    def call_soon(self, what: Callable[[], None]) -> object:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return self.loop.call_soon(self.called, what)
+
+    def called(self, what: Callable[[], None]) -> None:
+        self.waiting -= 1
+        what()
+
+
+def test_work_without_end_waits_once(tmp_path: Path) -> None:
+    """Who always leaves more to do is called once a turn of the loop, beside busy clients too."""
+    loop = uvloop.new_event_loop()
+    counting = Counting(loop)
+    engine = Engine()
+    turn = Turn(engine, counting, lambda: turn.settle())
+    Poll(turn)
+    sockets = Sockets(turn)
+    listener = listen(str(tmp_path / "socket"))
+    sockets.listen(listener.sock)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "socket"))
+        client.setblocking(False)
+        turn.settle()
+        for number in range(1, 30):
+            client.sendall(request(READ, b"/", req=number))
+            loop.call_later(0.001, loop.stop)
+            loop.run_forever()
+        assert len(replies(client.recv(1 << 20))) == 29
+    assert counting.most == 1
+    sockets.shut()
+    turn.stop()
+    listener.close()
+    loop.close()
+
+
+def test_a_full_buffer_is_no_end(world: World) -> None:
+    """A client of which 64 KiB wait for another's transaction is neither read nor sent away."""
+    world.engine.configure(priority_after=1)
+    holder, held = world.client(), world.client()
+
+    def ask(client: socket.socket, kind: int, payload: bytes, tx: int, size: int) -> bytes:
+        client.sendall(HEADER.pack(kind, 1, tx, len(payload)) + payload)
+        return world.answer(client, 16 + size)
+
+    start, end = 6, 7
+    ask(held, WRITE, b"/x\x00", 0, 3)
+    ask(holder, start, b"\0", 0, 2)
+    ask(holder, READ, b"/x\0", 1, 0)
+    ask(holder, WRITE, b"/y\x00", 1, 3)
+    ask(held, WRITE, b"/x\x001", 0, 3)
+    assert ask(holder, end, b"T\0", 1, 7)[16:] == b"EAGAIN\0"
+    ask(holder, start, b"\0", 0, 2)
+    ask(holder, READ, b"/x\0", 2, 1)
+    # Its end comes only when it has had its turns, which others have as well.
+    holder.sendall(request(READ, b"/z") * 300 + HEADER.pack(end, 1, 2, 2) + b"T\0")
+    one = request(WRITE, b"/x", last=b"v" * 45)
+    sent = held.send(one * 1400) // len(one)
+    assert sent * len(one) > 65536
+    answers = bytearray()
+    while len(answers) < 19 * sent:
+        answers += world.answer(held)
+    assert replies(bytes(answers)) == [(WRITE, 1)] * sent
+
+
+def test_an_accept_that_never_works_is_not_tried_without_pause(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the reason is, the log tells it, and the set is left alone for a while."""
+    world.sockets.stop_accepting()
+    with socket.socket(socket.AF_UNIX) as deaf:  # listens to nobody, and is ready all the time
+        deaf.setblocking(False)
+        with caplog.at_level(logging.ERROR, "xsd.io"):
+            world.sockets.listen(deaf)
+            world.until(lambda: "cannot accept a connection" in caplog.text)
+            rounds = world.poll.rounds
+            for _ in range(20):
+                world.loop.call_later(0.001, world.loop.stop)
+                world.loop.run_forever()
+        assert world.poll.rounds - rounds < 5
+        world.sockets.stop_accepting()

@@ -102,6 +102,8 @@ class FileSink:
             fresh = open_append(self.path)
         except OSError as failure:
             self._is_old = True
+            if self._fd is not None and os.fstat(self._fd).st_nlink == 0:
+                self.close()  # nobody could read what goes there: better it counts as lost
             return f"{self.path}: {failure.strerror}"
         self.close()
         self._fd = fresh
@@ -119,12 +121,19 @@ class FileSink:
         if self._fd is None:
             return
         opened = os.fstat(self._fd)
+        named = os.stat(self.path, follow_symlinks=False)
+        if not os.path.samestat(opened, named):  # also a device: it was opened with root's rights
+            raise PermissionError(f"{self.path}: a link, or a file of somebody else")
         if not stat.S_ISREG(opened.st_mode) or opened.st_uid == uid:
             return
-        named = os.stat(self.path, follow_symlinks=False)
-        if opened.st_uid != 0 or opened.st_nlink != 1 or not os.path.samestat(opened, named):
+        if opened.st_uid != 0 or opened.st_nlink != 1:
             raise PermissionError(f"{self.path}: a link, or a file of somebody else")
-        os.fchown(self._fd, uid, gid)
+        try:
+            os.fchown(self._fd, uid, gid)
+        except OSError as failure:
+            raise PermissionError(
+                f"{self.path}: cannot be given to user {uid}: {failure.strerror}"
+            ) from None
 
     def close(self) -> None:
         """Closes the file; a later write opens it again."""

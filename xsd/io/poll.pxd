@@ -4,6 +4,7 @@ from xsd.io.turn cimport Turn
 
 cdef extern from "sys/epoll.h" nogil:
     enum:
+        EPOLLET
         EPOLLIN
         EPOLLOUT
     union epoll_data:

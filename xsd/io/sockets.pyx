@@ -21,7 +21,7 @@ checks it.
 import logging
 import os
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -32,7 +32,8 @@ from xsd.core.cxs cimport xs_outq_bytes
 from xsd.core.engine cimport Engine
 from xsd.core.request cimport engine_close, engine_received, engine_rx_space
 from xsd.core.types cimport CONN_SOCKET, Conn, Core, RX_CLOSE, RX_DIRTY, RX_PAUSE
-from xsd.io.poll cimport EPOLLIN, EPOLLOUT, POLL_LISTENER, Poll, poll_add, poll_change, poll_remove
+from xsd.io.poll cimport (
+    EPOLLET, EPOLLIN, EPOLLOUT, POLL_LISTENER, Poll, poll_add, poll_change, poll_remove)
 from xsd.io.turn cimport Transport, Turn
 
 cdef extern from "unistd.h" nogil:
@@ -135,8 +136,11 @@ cdef int serve(Conn *c, int fd, bint stuck, int64_t now) noexcept nogil:
     """One wake-up: reads once, handles what has come, writes once. RX_ bits and ours."""
     cdef size_t room
     cdef char *into = engine_rx_space(c, &room)
-    cdef ssize_t n = recv(fd, into, room, MSG_DONTWAIT)
+    cdef ssize_t n
     cdef int flags
+    if room == 0: # all of it is requests that have had to wait: nothing fits, and nothing has ended
+        return 0
+    n = recv(fd, into, room, MSG_DONTWAIT)
     if n == 0:
         # A peer may stop sending and still want what it asked for.
         flags = 0 if stuck else flush(c, fd)
@@ -267,12 +271,12 @@ cdef void welcome(Table *t, int64_t now) noexcept nogil:
             else:
                 # Who connects has something to ask, most often already.
                 follow(t, fd, serve(conn_get(t.core, t.sockets[fd].id), fd, False, now), now)
-        elif c_errno in (EMFILE, ENFILE, ENOMEM, ENOBUFS):
+        elif c_errno == EAGAIN:
+            t.at_once = 1
+            return
+        elif c_errno != EINTR and c_errno != ECONNABORTED: # no descriptors, no memory, no right
             t.refused = c_errno
             poll_remove(t.epoll, t.listening)
-            return
-        elif c_errno != EINTR and c_errno != ECONNABORTED:
-            t.at_once = 1
             return
     t.at_once = min(2 * t.at_once, ACCEPTS)
 
@@ -282,23 +286,16 @@ cdef void welcome(Table *t, int64_t now) noexcept nogil:
 cdef void watch(Table *t, int fd, bint unread, bint stuck) noexcept nogil:
     """What it is watched for from now on.
 
-    One that is watched for nothing is not in the set: the end of its peer would make it ready
-    for ever.
+    One that is watched for nothing is told of an edge only: the end of its peer would make it
+    ready for ever. It stays in the set, so that coming back needs no memory.
     """
     cdef Socket *s = &t.sockets[fd]
     cdef uint32_t events = (0 if unread else EPOLLIN) | (EPOLLOUT if stuck else 0)
-    cdef bint watched = not s.unread or s.stuck
     if s.unread == unread and s.stuck == stuck:
         return
     s.unread = unread
     s.stuck = stuck
-    if events == 0:
-        poll_remove(t.epoll, fd)
-    elif watched:
-        poll_change(t.epoll, fd, key_of(s, fd), events)
-    else:
-        # Without memory it is not watched, and its peer waits: as when there is none for it.
-        poll_add(t.epoll, fd, key_of(s, fd), events)
+    poll_change(t.epoll, fd, key_of(s, fd), events if events else EPOLLET)
 
 
 cdef void follow(Table *t, int fd, int flags, int64_t now) noexcept nogil:

@@ -20,12 +20,14 @@ cdef class Turn:
     cdef Transport rings
     cdef bint scheduled
     cdef bint attended
+    cdef bint called     # by the loop, soon
     cdef object timer
     cdef int64_t due
     cdef int64_t frozen
     cdef int64_t now(self) noexcept nogil
     cdef attend(self)
     cdef release(self)
+    cdef soon(self)
     cdef disarm(self)
     cdef Transport of(self, Conn *c)
     cdef run_paused(self)

@@ -69,7 +69,18 @@ cdef class Turn:
         if not self.scheduled:
             self.scheduled = True
             if not self.attended:
-                self.loop.call_soon(self._settle)
+                self.soon()
+
+    cdef soon(self):
+        """One call by the loop is waiting at most, whoever settles before it comes."""
+        if not self.called:
+            self.called = True
+            self.loop.call_soon(self._called)
+
+    def _called(self):
+        self.called = False
+        if self.scheduled:
+            self._settle()
 
     cdef attend(self):
         """Until `release`, whoever calls sees itself that what is scheduled happens."""
@@ -79,7 +90,7 @@ cdef class Turn:
         """The loop does it again."""
         self.attended = False
         if self.scheduled:
-            self.loop.call_soon(self._settle)
+            self.soon()
 
     def stop(self):
         """Asks for no more time, and leaves the loop."""
