@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xsd.daemon import accesslog, requests
 from xsd.daemon.accesslog import WORDS, AccessLog, Record, format_line, wanted_words
 from xsd.daemon.config import load
+from xsd.daemon.requests import Block
 from xsd.daemon.settings import AccessLogSettings
 
 PATIENCE = 30.0
@@ -234,6 +239,68 @@ def test_cannot_be_opened(tmp_path: Path) -> None:
     """A file that cannot be made is an error at start."""
     with pytest.raises(FileNotFoundError):
         quick(settings_for(tmp_path / "no" / "log"))
+
+
+def noted(*asked: tuple[int, int, bytes]) -> Block:
+    """What the engine notes of requests: type, result, payload."""
+    header = struct.Struct("=q8I")
+    data = b"".join(
+        header.pack(0, 7, 0, 0, op, 0, result, len(payload), 0) + payload
+        for op, result, payload in asked
+    )
+    return Block(data, ("", "EINVAL"), 0)
+
+
+def test_block_of_the_engine(tmp_path: Path) -> None:
+    """All requests of a block are written in order, errors behind theirs, however many."""
+    path = tmp_path / "log"
+    log = quick(settings_for(path))
+    count = 5 * accesslog.PIECE + 3
+    log.submit(noted(*((11, number % 2, b"%d" % number) for number in range(count))))
+    log.submit(noted((2, 0, b"unwanted"), (13, 0, b"last")))
+    log.close()
+    expected = []
+    for number in range(count):
+        expected.append(f"write     {number}")
+        if number % 2:
+            expected.append("error     EINVAL")
+    assert written(path) == [*expected, "rm        last"]
+    assert log.lost_total == 0
+
+
+def test_block_is_looked_into_by_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main loop hands a block over as it is."""
+    threads = set()
+    make = requests._records
+
+    def watched(*words: Any) -> Iterator[accesslog.Record]:
+        for each in make(*words):
+            threads.add(threading.current_thread().name)
+            yield each
+
+    monkeypatch.setattr(requests, "_records", watched)
+    log = quick(settings_for(tmp_path / "log"))
+    log.submit(noted((11, 0, b"x")))
+    log.close()
+    assert threads == {"accesslog"}
+
+
+def test_lost_lines_of_blocks_are_counted(tmp_path: Path) -> None:
+    """Those that no disk takes and those for which the queue has no room; no unwanted ones."""
+    link = tmp_path / "log"
+    link.symlink_to("/dev/full")
+    many = noted(*[(11, 0, b"x"), (2, 0, b"unwanted"), (11, 1, b"y")] * 100)
+    log = quick(settings_for(link), max_queue_bytes=len(many.data))
+    log.submit(noted((2, 0, b"unwanted")))
+    assert log.flush(PATIENCE)
+    log.submit(many)
+    assert log.flush(PATIENCE)
+    assert log.lost_total == 300
+    log.submit(noted(*[(11, 0, b"x")] * 1000))
+    assert log.lost_total == 1300
+    log.close()
 
 
 def test_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@
 
     main loop ── submit(batch) ──▶ queue, bounded in bytes ──▶ thread: choose, format, write
 
-``submit`` takes a lock, appends one object and is done; it never waits for a disk.  The thread
+``submit`` takes a lock, appends one object and is done; it never waits for a disk, and what the
+engine noted is looked into only by the thread.  The thread
 sleeps while the queue is empty, gathers for a moment when it is not, and then works in small
 pieces with a system call after each, so that the main loop gets the interpreter back quickly.
 When the queue is full or the disk is, lines are lost and counted and the daemon goes on; the
@@ -22,11 +23,13 @@ import os.path
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from xsd.daemon import sinks
 from xsd.daemon.logs import tell_kept
+from xsd.daemon.requests import Block
 from xsd.daemon.settings import AccessLogSettings
 from xsd.daemon.table import ACCESS_SWITCHES
 from xsd.daemon.text import cut, escaped, stamp
@@ -99,15 +102,14 @@ def format_line(record: Record, max_chars: int = 0, with_date: bool = True) -> b
     return cut(head + escaped(shown) + b"\n", max_chars)
 
 
-Batch = Sequence[Record] | bytes
+Batch = Sequence[Record] | Block | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    """A batch, its number of lines, its reckoned size, and what was wanted when it came."""
+    """A batch, its reckoned size, and what was wanted when it came."""
 
     batch: Batch
-    lines: int
     size: int
     wanted: frozenset[str]
 
@@ -190,15 +192,15 @@ class AccessLog:
         if not self._enabled or not batch:
             return
         if isinstance(batch, bytes):
-            lines = max(1, batch.count(b"\n"))
             size = len(batch)
+        elif isinstance(batch, Block):
+            size = len(batch.data)
         else:
-            lines = len(batch)
-            size = lines * RECORD_BYTES + sum([len(record[4]) for record in batch])
+            size = len(batch) * RECORD_BYTES + sum([len(record[4]) for record in batch])
         with self._changed:
             if self._bytes + size <= self._max_bytes and not self._stop:
                 was_empty = not self._queue
-                self._queue.append(_Queued(batch, lines, size, self._wanted))
+                self._queue.append(_Queued(batch, size, self._wanted))
                 self._bytes += size
                 if self._bytes > self._max_bytes // 2:
                     self._hurry = True
@@ -207,9 +209,10 @@ class AccessLog:
                 if self._thread is None:
                     self._start()
                 return
-        if not isinstance(batch, bytes):
-            wanted = self._wanted
-            lines = sum(self._is_wanted(record, wanted) for record in batch)
+        if isinstance(batch, bytes):
+            lines = max(1, batch.count(b"\n"))
+        else:
+            lines = self._count(batch, self._wanted)
         if lines:
             self._lose(lines, "the queue is full")
 
@@ -339,25 +342,28 @@ class AccessLog:
 
     def _write(self, sink: sinks.Sink, queued: _Queued) -> None:
         is_syslog = isinstance(sink, sinks.SyslogSink)
-        batch = queued.batch
-        done = 0
+        batch, wanted = queued.batch, queued.wanted
+        records = iter(()) if isinstance(batch, bytes) else iter(batch)
+        piece: list[Record] = []
         try:
             if isinstance(batch, bytes):
                 sink.write([line + b"\n" for line in batch.removesuffix(b"\n").split(b"\n")])
-            else:
-                records = [record for record in batch if self._is_wanted(record, queued.wanted)]
-                for done in range(0, len(records), PIECE):
-                    piece = records[done : done + PIECE]
+            while taken := list(islice(records, PIECE)):
+                piece = [record for record in taken if self._is_wanted(record, wanted)]
+                if piece:
                     sink.write(self._format(piece, with_date=not is_syslog))
             self._writable = True
         except sinks.LinesLostError as loss:
             self._writable = False
-            rest = 0 if isinstance(batch, bytes) else max(0, len(records) - done - PIECE)
-            self._lose(loss.lost + rest, loss.reason)
+            self._lose(loss.lost + self._count(records, wanted), loss.reason)
         except Exception:
             # A record that cannot be formatted is our mistake, and no reason to end the log.
-            _logger.exception("access log: a batch of %d lines was dropped", queued.lines)
-            self._lost_total += queued.lines - done
+            lost = len(piece) + self._count(records, wanted)
+            _logger.exception("access log: a batch of %d lines was dropped", lost)
+            self._lost_total += lost
+
+    def _count(self, records: Iterable[Record], wanted: frozenset[str]) -> int:
+        return sum(self._is_wanted(record, wanted) for record in records)
 
     def _format(self, records: Sequence[Record], with_date: bool) -> list[bytes]:
         max_chars = self._settings.max_chars

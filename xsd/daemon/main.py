@@ -6,8 +6,10 @@ This is the only place that knows everything.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 
@@ -19,7 +21,7 @@ from xsd.daemon.control import ControlRegistry, register_all
 from xsd.daemon.domains import Domains
 from xsd.daemon.effects import Effects
 from xsd.daemon.loop import new_event_loop
-from xsd.daemon.requests import records
+from xsd.daemon.requests import block
 from xsd.daemon.settings import Settings
 from xsd.daemon.tuning import Tuning
 from xsd.daemon.view import View
@@ -33,6 +35,9 @@ from xsd.xen.api import Host, HostError
 _logger = logging.getLogger("xsd.daemon")
 
 READY = "xenstored is ready"
+
+SWITCH_SECONDS = 0.0005
+"""How long the thread of the access log may keep the interpreter from the loop."""
 
 START_ERRORS = (OSError, HostError, ListenError, MemoryError, privileges.PrivilegesError)
 
@@ -164,6 +169,10 @@ class Daemon:
         _logger.info("serving %s", self._settings.socket.path if self._listener else "no socket")
         process.notify(process.ready_state())
         readiness.ready()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        # What is there now stays; looking through it again and again would take milliseconds.
+        gc.collect()
+        gc.freeze()
         try:
             self._loop.run_forever()
         finally:
@@ -191,9 +200,9 @@ class Daemon:
 
     def _settled(self) -> None:
         """Once a turn: what clients did goes to the access log."""
-        block = self._engine.take_access()
-        if block:
-            self._access.submit(list(records(block, ERROR_NAMES)))
+        noted = self._engine.take_access()
+        if noted:
+            self._access.submit(block(noted, ERROR_NAMES))
         self._engine.configure(access_log=self._access.enabled)
 
     def _reopen(self) -> None:

@@ -1,7 +1,7 @@
 """Records of requests, as the engine notes them, for the access log.
 
-The engine appends a fixed header and the payload per request to one block of bytes; once a
-turn the block is cut here into records, and the access log's thread does the rest.
+The engine appends a fixed header and the payload per request to one block of bytes. Once a turn
+the main loop hands the block over as it is: the access log's thread cuts it into records.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from xsd.daemon.accesslog import Record
+if TYPE_CHECKING:
+    from xsd.daemon.accesslog import Record
 
 _HEADER = struct.Struct("=q8I")
 _RING = 1
@@ -24,13 +27,26 @@ _WORDS = {
 }  # fmt: skip
 
 
-def records(block: bytes, errors: tuple[str, ...]) -> Iterator[Record]:
-    """The records of a block; ``errors`` are the names of results by number.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The requests of a turn; ``errors`` are the names of results by number."""
 
-    A request that failed is followed by a record of its error.
-    """
+    data: bytes
+    errors: tuple[str, ...]
+    offset_ns: int
+
+    def __iter__(self) -> Iterator[Record]:
+        return _records(self.data, self.errors, self.offset_ns)
+
+
+def block(data: bytes, errors: tuple[str, ...]) -> Block:
+    """What the engine has just noted."""
     # Requests carry monotonic time; people read the other one.
-    offset = time.time_ns() - time.monotonic_ns()
+    return Block(data, errors, time.time_ns() - time.monotonic_ns())
+
+
+def _records(block: bytes, errors: tuple[str, ...], offset: int) -> Iterator[Record]:
+    """The records of a block. A request that failed is followed by a record of its error."""
     at = 0
     while at < len(block):
         when, conn, kind, domid, op, tx, result, length, _ = _HEADER.unpack_from(block, at)
