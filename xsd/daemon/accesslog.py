@@ -58,6 +58,12 @@ SETTLE_SECONDS = 5.0
 PIECE = 64
 """Lines formatted between two system calls."""
 
+PAUSE_SECONDS = 0.0001
+"""How long the thread rests after a piece, so that it takes no long turns on a busy processor.
+
+Not when the queue is filling or somebody waits.
+"""
+
 _READ = ("directory", "read", "getperms")
 _TRANSACTION = ("t start", "t end")
 _SPECIAL = ("introduce", "release", "getdomain", "is introduced", "resume")
@@ -352,6 +358,8 @@ class AccessLog:
                 piece = [record for record in taken if self._is_wanted(record, wanted)]
                 if piece:
                     sink.write(self._format(piece, with_date=not is_syslog))
+                if not self._hurry:
+                    time.sleep(PAUSE_SECONDS)
             self._writable = True
         except sinks.LinesLostError as loss:
             self._writable = False

@@ -12,16 +12,17 @@ _ESCAPES = [
     _SPELLED.get(byte) or (bytes((byte,)) if byte in _PRINTABLE else b"\\%03d" % byte)
     for byte in range(256)
 ]
-# Payloads separate their strings by NUL; a blank reads better than \000.
-_ESCAPES[0] = b" "
-
 _PLAIN = bytes(byte for byte in range(256) if _ESCAPES[byte] == bytes((byte,)))
 
 _ENDING = b"..\n"
 
 
 def escaped(data: bytes) -> bytes:
-    """``data`` on one line of printable ASCII: NUL as blank, the rest with backslashes."""
+    """``data`` on one line of printable ASCII: NUL as blank, the rest with backslashes.
+
+    Payloads separate their strings by NUL; a blank reads better than \\000.
+    """
+    data = data.replace(b"\0", b" ")  # nearly all payloads have one, and most nothing worse
     if not data.translate(None, _PLAIN):
         return data
     return b"".join([_ESCAPES[byte] for byte in data])
@@ -49,7 +50,12 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y%m%dT%H:%M:%S", time.gmtime(seconds))
 
 
+@functools.lru_cache(maxsize=4)
+def _stamp(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
 def stamp(time_ns: int) -> str:
     """The time, in nanoseconds since 1970, as ``YYYYMMDDThh:mm:ss.mmmZ`` in UTC."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1_000_000:03d}Z"
+    return _stamp(time_ns // 1_000_000)
