@@ -1,5 +1,6 @@
 """Any xenstored can be measured: by the command that starts it, or by its socket."""
 
+import mmap
 import os
 import shutil
 import sys
@@ -65,3 +66,26 @@ def test_too_slow_is_not_wrong(directory: Path) -> None:
             runner.load(server, ["write", "--watches", "10"], 0)
     finally:
         servers.stop(server)
+
+
+def test_memory_shared_with_the_hypervisor_does_not_count() -> None:
+    """Private memory counts as soon as it is touched, a shared file never."""
+    size = 8 << 20
+    before = servers.rss_bytes(os.getpid())
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        shared, own = mmap.mmap(file.fileno(), size), mmap.mmap(-1, size, mmap.MAP_PRIVATE)
+        for at in range(0, size, mmap.PAGESIZE):
+            shared[at] = 1
+        assert servers.rss_bytes(os.getpid()) - before < size
+        for at in range(0, size, mmap.PAGESIZE):
+            own[at] = 1
+        assert size <= servers.rss_bytes(os.getpid()) - before < 2 * size
+        shared.close()
+        own.close()
+
+
+def test_memory_of_nobody() -> None:
+    """A process that has gone is an error that says so."""
+    with pytest.raises(servers.ServerError, match="no memory of process"):
+        servers.rss_bytes(2**22)
