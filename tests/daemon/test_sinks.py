@@ -260,3 +260,18 @@ def test_lines_for_a_file_without_a_name_count_as_lost(
         assert told.value.lost == 1
     sink.write([b"afterwards\n"])
     sink.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away, which only root can")
+def test_a_link_in_a_directory_of_somebody_else_is_not_followed(tmp_path: Path) -> None:
+    """Root makes no file where somebody else's link leads; links of root are as good as files."""
+    theirs, ours, target = tmp_path / "theirs", tmp_path / "ours", tmp_path / "target"
+    for directory in (theirs, ours):
+        directory.mkdir()
+        (directory / "log").symlink_to(target)
+    os.chown(theirs, 65534, 65534)
+    with pytest.raises(OSError, match="symbolic link"):
+        FileSink(str(theirs / "log"))
+    assert not target.exists()
+    FileSink(str(ours / "log")).close()
+    assert target.exists()

@@ -49,9 +49,13 @@ class Sink(Protocol):
 def open_append(path: str) -> int:
     """A descriptor at the end of a file, made if it is not there; raises OSError.
 
-    A FIFO that nobody reads is an error rather than a wait.
+    A FIFO that nobody reads is an error rather than a wait. So is a link in a directory of another
+    user than root and ourselves, who could have us make or open any file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    with contextlib.suppress(OSError):
+        if os.stat(os.path.dirname(path) or ".").st_uid not in (0, os.geteuid()):
+            flags |= os.O_NOFOLLOW
     fd = os.open(path, flags, FILE_MODE)
     os.set_blocking(fd, True)
     return fd
