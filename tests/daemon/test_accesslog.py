@@ -128,6 +128,21 @@ def test_records_are_chosen_and_written(tmp_path: Path) -> None:
     assert log.lost_total == 0
 
 
+def test_the_thread_rests_by_lines_not_by_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn of a single request is a batch: a rest after each would let the thread fall behind."""
+    rests = []
+    monkeypatch.setattr(accesslog.time, "sleep", rests.append)
+    log = AccessLog(settings_for(tmp_path / "log"), gather_seconds=0.05, settle_seconds=0)
+    for _ in range(10 * accesslog.PIECE):
+        log.submit([record("write", b"/a")])
+    written = log.flush(PATIENCE)
+    log.close()
+    assert written and log.lost_total == 0
+    assert len(rests) <= 10
+
+
 def test_switches(tmp_path: Path) -> None:
     """Topics are switched while the log runs."""
     path = tmp_path / "log"

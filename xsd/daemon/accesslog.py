@@ -163,6 +163,7 @@ class AccessLog:
         self._queue: deque[_Queued] = deque()
         self._bytes = 0
         self._hurry = False
+        self._worked = 0
         self._reopens = 0
         self._stop = False
         self._replaced: list[sinks.Sink] = []
@@ -358,8 +359,7 @@ class AccessLog:
                 piece = [record for record in taken if self._is_wanted(record, wanted)]
                 if piece:
                     sink.write(self._format(piece, with_date=not is_syslog))
-                if not self._hurry:
-                    time.sleep(PAUSE_SECONDS)
+                self._rest(len(taken))
             self._writable = True
         except sinks.LinesLostError as loss:
             self._writable = False
@@ -369,6 +369,14 @@ class AccessLog:
             lost = len(piece) + self._count(records, wanted)
             _logger.exception("access log: a batch of %d lines was dropped", lost)
             self._lost_total += lost
+
+    def _rest(self, done: int) -> None:
+        """After a piece of work, of however many batches it was made."""
+        self._worked += done
+        if self._worked >= PIECE:
+            self._worked = 0
+            if not self._hurry:
+                time.sleep(PAUSE_SECONDS)
 
     def _count(self, records: Iterable[Record], wanted: frozenset[str]) -> int:
         return sum(self._is_wanted(record, wanted) for record in records)
