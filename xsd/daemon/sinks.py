@@ -7,6 +7,7 @@ a line behind in a file, never keeps lines in memory, and tries again at the nex
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -19,6 +20,9 @@ SYSLOG_INFO = 6
 
 FILE_MODE = 0o600
 """Logs show what guests store, so they are for the administrator only."""
+
+
+NOT_OURS = "a link, or a file of somebody else"
 
 
 class LinesLostError(Exception):
@@ -74,8 +78,13 @@ class FileSink:
         self._max_lines = max_lines
         self._max_files = max_files
         self._lines = 0
-        self._fd: int | None = open_append(path)
         self._is_old = False
+        try:
+            self._fd: int | None = open_append(path)
+        except OSError as failure:
+            if failure.errno != errno.ELOOP:
+                raise
+            raise PermissionError(f"{path}: {NOT_OURS}") from None
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Appends the lines; see :class:`Sink`."""
@@ -127,11 +136,11 @@ class FileSink:
         opened = os.fstat(self._fd)
         named = os.stat(self.path, follow_symlinks=False)
         if not os.path.samestat(opened, named):  # also a device: it was opened with root's rights
-            raise PermissionError(f"{self.path}: a link, or a file of somebody else")
+            raise PermissionError(f"{self.path}: {NOT_OURS}")
         if not stat.S_ISREG(opened.st_mode) or opened.st_uid == uid:
             return
         if opened.st_uid != 0 or opened.st_nlink != 1:
-            raise PermissionError(f"{self.path}: a link, or a file of somebody else")
+            raise PermissionError(f"{self.path}: {NOT_OURS}")
         try:
             os.fchown(self._fd, uid, gid)
         except OSError as failure:
