@@ -930,7 +930,7 @@ class Model:
             if path not in tree or not self.watches:
                 return
             witnesses = [tree[path].perms, tree[parent(path)].perms]
-            if op.kind == Msg.SET_PERMS and path in base:
+            if op.kind in (Msg.SET_PERMS, Msg.RM) and path in base:
                 witnesses.append(base[path].perms)
             for watch in self.matching(path, exact):
                 if any("r" in self.rights(watch.connection, perms) for perms in witnesses):

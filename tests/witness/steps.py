@@ -268,7 +268,7 @@ class Draw:
     def remove(self) -> Step:
         drawn = self.on_path(Op.RM)
         tops = (b"/\0" if "o" in self.peers else b"", b"/local\0", b"/local/domain\0")
-        if drawn.payload in tops and drawn.conn < 0:
+        if drawn.payload in tops and (drawn.conn < 0 or self.targets):
             return drawn._replace(payload=b"/x\0")  # too much would be over at once
         return drawn
 

@@ -577,6 +577,21 @@ ROWS: list[Row] = [
         Then.PART,
     ),
     Row(
+        "owner that was released meanwhile",
+        "o",
+        "it is a domain nevertheless, and may own what a transaction has given to it",
+        lambda said: (
+            at_end(said, OK, "EAGAIN")
+            and said.ours == OK
+            and said.journal is not None
+            and any(
+                one.op == Op.SET_PERMS and first_owner(one) in said.dead
+                for one in said.journal.changes
+            )
+        ),
+        Then.PART,
+    ),
+    Row(
         "other requests in a transaction",
         "o",
         "only what has to do with the tree is asked again",

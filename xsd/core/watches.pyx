@@ -143,7 +143,8 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
                         const Conn *skip) noexcept nogil:
     """Events of a series of changes that led from one tree to another, in their order.
 
-    What was created and removed again within the series is told to nobody.
+    What was created and removed again within the series is told to nobody. Whoever could read a
+    node before is told that its permissions have changed, or that another one took its place.
     """
     cdef const xs_oprec *rec
     cdef const xs_perms *before
@@ -165,7 +166,7 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
             pass
         elif now.node != NULL:
             before = NULL
-            if rec.op == XS_OP_SET_PERMS and was.node != NULL:
+            if was.node != NULL and (rec.op == XS_OP_SET_PERMS or rec.op == XS_OP_RM):
                 before = was.node.perms
             rc = events_for_path(core, &core.path, rec.data, now.node.perms,
                                  now.parent.perms, before, skip)
