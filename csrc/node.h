@@ -36,6 +36,7 @@
 #include "perms.h"
 
 enum {
+    XS_LINE_BYTES = 64, /* what processors fetch at once, most of them */
     XS_DIR_SLOTS = 64,  /* widest block */
     XS_DIR_LEVELS = 12, /* a root gains a level only when it is full: 64^11 insertions */
 };
@@ -61,6 +62,8 @@ struct xs_slot {
         struct xs_dir *dir;   /* above: a block one level lower; key bounds its names below */
     };
 };
+
+enum { XS_LINE_SLOTS = XS_LINE_BYTES / sizeof(struct xs_slot) };
 
 struct xs_dir {
     uint32_t refs;

@@ -215,6 +215,8 @@ void xs_tree_find(struct xs_node *top, const struct xs_path *path, struct xs_fou
             f->near_len = len;
             return;
         }
+        /* Its value, if it is the last. */
+        __builtin_prefetch((const void *)((uintptr_t)child + XS_LINE_BYTES));
         f->parent = node;
         node = child;
         len = xs_name_path_len(&name);
