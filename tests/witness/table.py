@@ -577,17 +577,16 @@ ROWS: list[Row] = [
         Then.PART,
     ),
     Row(
-        "owner that was released meanwhile",
+        "owner that does not exist any more",
         "o",
-        "it is a domain nevertheless, and may own what a transaction has given to it",
+        "permissions of a missing node are refused, and those for a missing domain with the same "
+        "error: if one comes as the other goes, nothing would be answered otherwise",
         lambda said: (
             at_end(said, OK, "EAGAIN")
             and said.ours == OK
             and said.journal is not None
-            and any(
-                one.op == Op.SET_PERMS and first_owner(one) in said.dead
-                for one in said.journal.changes
-            )
+            and said.journal.failed
+            and bool(said.dead)
         ),
         Then.PART,
     ),
