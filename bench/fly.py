@@ -23,12 +23,15 @@ from bench.sampling import Conditions, LoadError, Result, Runner, SlowError
 from bench.servers import (
     FLOOR,
     OTHER,
+    PEERS,
     AbsentError,
     Server,
     ServerError,
     attach,
+    has_ended,
     pin,
     prefer,
+    revive,
     rss_bytes,
     start_floor,
     start_other,
@@ -87,6 +90,14 @@ def _in_memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 
 
+def settle(server: Server, options: Options) -> None:
+    """A server that has just started goes to its CPU."""
+    pin(server, options.server_cpu)
+    server.rss_at_start = rss_bytes(server.pid)
+    if options.realtime:
+        prefer(server)
+
+
 @contextlib.contextmanager
 def running(
     options: Options, programs: Programs, need_floor: bool
@@ -126,11 +137,8 @@ def running(
         for address in options.sockets:
             keep(attach(address))
         for server in servers:
-            pin(server, options.server_cpu)
-            server.rss_at_start = rss_bytes(server.pid)
+            settle(server, options)
         if options.realtime:
-            for server in servers:
-                prefer(server)
             # The load client inherits it.
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
             undo.callback(os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0))
@@ -177,7 +185,10 @@ class _Turns:
         except (SlowError, NoToolError) as error:
             result.not_run[server.name] = str(error)
         except (LoadError, ServerError, OSError) as error:
-            result.errors[server.name] = str(error)
+            if server.name in PEERS and has_ended(server):
+                result.not_run[server.name] = f"it ended: {error}"
+            else:
+                result.errors[server.name] = str(error)
         else:
             sample[figures.TURN] = turn
             result.samples.setdefault(server.name, []).append(sample)
@@ -237,12 +248,20 @@ class Pilot:
             done = len(flown.result.samples.get(OURS, ()))
             flown.took_s[OURS] = (time.monotonic() - begun) / max(1, done)
         else:
+            self.revive(servers)
             flown = _Turns(runner, row, servers, self.teller, most, slice_s).fly()
             flown.result.not_run.update(self.absent)
             for server in self.servers:
                 if server not in servers:
                     flown.result.not_run[server.name] = "no time was left"
         return flown
+
+    def revive(self, servers: Sequence[Server]) -> None:
+        """Peers that ended in the row before take part in the next; raises ServerError."""
+        for server in servers:
+            if server.name in PEERS and has_ended(server):
+                revive(server)
+                settle(server, self.options)
 
     def rows(self, rows: Sequence[Row], least: Sequence[float]) -> list[Flown]:
         """All rows; `least` is what each takes when every server is measured once."""

@@ -70,3 +70,17 @@ void guests_depart(const struct options *o, struct host *h)
     await_gone(o, 1, h->count);
     host_forget(h);
 }
+
+void machines_arrive(const struct options *o, struct host *h, uint32_t count)
+{
+    memset(h, 0, sizeof(*h));
+    host_open(h, o->xen);
+    host_create(h, count);
+}
+
+void machines_depart(const struct options *o, struct host *h)
+{
+    host_destroy(h, 1, h->count);
+    await_gone(o, 1, 1); /* an answer to anything says that events were looked at before */
+    host_forget(h);
+}

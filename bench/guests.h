@@ -15,4 +15,10 @@ void guests_expel(const struct options *o, struct host *h, uint32_t domid);
 /* Returns when the daemon has let go of all of them. */
 void guests_depart(const struct options *o, struct host *h);
 
+/* Domains 1 .. count exist, as those do for which a toolstack is at work; nobody introduces them. */
+void machines_arrive(const struct options *o, struct host *h, uint32_t count);
+
+/* They are gone, and the daemon has heard of it. */
+void machines_depart(const struct options *o, struct host *h);
+
 #endif

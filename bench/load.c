@@ -149,6 +149,20 @@ static void watchers_open(const struct options *o, struct group *g)
     g->events = 0;
 }
 
+/* Whether the machines are to be domains of the fake Xen: a toolstack creates a domain before it
+ * writes of it, and a daemon may ask whether it is there. */
+static bool plays_machines(const struct options *o)
+{
+    return o->xen != NULL && strcmp(o->mode, "storm") == 0;
+}
+
+static uint32_t machine_count(const struct options *o)
+{
+    uint32_t lanes = o->connections * o->depth;
+
+    return lanes < MACHINES_MAX ? lanes : MACHINES_MAX;
+}
+
 static void scene_open(struct scene *s, const struct options *o, const struct script *script)
 {
     uint32_t first = 0;
@@ -159,6 +173,8 @@ static void scene_open(struct scene *s, const struct options *o, const struct sc
         first = o->hostile != NULL ? HOSTILE_DOMID + 1 : 1;
         guests_arrive(o, &s->host, first - 1 + o->connections + o->idle);
         s->phase.host = &s->host;
+    } else if (plays_machines(o)) {
+        machines_arrive(o, &s->host, MACHINE_FIRST - 1 + machine_count(o));
     }
     group_open(&s->main, o, script, o->connections, o->depth, &s->host, first);
     s->main.window = o->window;
@@ -330,6 +346,9 @@ static void measure_script(const struct options *o, const struct script *script)
     scene_close(&scene, o);
     if (!r.complete && strcmp(o->mode, "storm") == 0) {
         storm_undo(o);
+    }
+    if (plays_machines(o)) {
+        machines_depart(o, &scene.host);
     }
     script_run_once(o, script->after);
     result_print(&r, o);

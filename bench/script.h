@@ -9,7 +9,7 @@
  *     %N, %vN    the same for the leaf whose number is the sequence number of the operation
  *     %n         sequence number of the operation       %l   number of the lane
  *     %p         directory of the leaf of key 0         %r   path given on the command line
- *     %d         domid of the simulated domain          %u   its uuid
+ *     %d         domid of the lane's simulated machine  %u   its uuid
  *     %g         domid of the guest                     %c0..%c3  value of leaf 0 .. 3
  *     %h, %k     hundreds of the sequence number, and what is left
  *
@@ -33,7 +33,7 @@ enum {
     STEP_ANY = 16,      /* whatever the answer: not every server knows this */
 };
 
-enum { KEYS = 4, GUEST_LEAVES = 4 };
+enum { KEYS = 4, GUEST_LEAVES = 4, MACHINE_FIRST = 100, MACHINES_MAX = 15000 };
 
 struct step {
     uint8_t type;

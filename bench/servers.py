@@ -46,6 +46,8 @@ class Server:
     socket: Path
     pid: int
     running: daemons.Running | None = None
+    start: Callable[[], daemons.Running] | None = None
+    """How it was started, if it was."""
     xen: Path | None = None
     """Directory of the fake Xen that it runs on; None: it has no rings that we could use."""
     leaves: int | None = None
@@ -131,8 +133,28 @@ def _start(name: str, start: Callable[[], daemons.Running]) -> Server:
         socket=Path(running.socket),
         pid=running.pid,
         running=running,
+        start=start,
         xen=running.xen.directory,
     )
+
+
+def has_ended(server: Server) -> bool:
+    """Whether a server that we started is no more."""
+    return server.running is not None and not server.running.is_alive()
+
+
+def revive(server: Server) -> None:
+    """Start a server that has ended once more, empty and neither pinned nor preferred.
+
+    Raises ServerError.
+    """
+    assert server.running is not None
+    assert server.start is not None
+    server.running.stop()
+    again = _start(server.name, server.start)
+    server.pid, server.running, server.leaves = again.pid, again.running, None
+    server.affinity.clear()
+    server.policy.clear()
 
 
 def start_ours(program: Path, directory: Path) -> Server:

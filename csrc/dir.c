@@ -402,6 +402,18 @@ void xs_dir_remove(struct xs_tree *t, struct xs_dir **link, struct xs_dir_step *
     }
 }
 
+/* The name that a key is, if it is all of it: its length, else 0. Saves a look at the node, which
+ * is a line of memory for each name of a list. */
+static size_t short_name(uint64_t key, char name[sizeof(key)])
+{
+    if (key == 0 || (key & 0xff) != 0)
+        return 0;
+
+    uint64_t bytes = __builtin_bswap64(key);
+    memcpy(name, &bytes, sizeof(bytes));
+    return sizeof(key) - (size_t)__builtin_ctzll(key) / 8;
+}
+
 size_t xs_dir_list(const struct xs_dir *d, uint64_t offset, char *out, size_t room, bool *end)
 {
     struct xs_dir_step stack[XS_DIR_LEVELS];
@@ -434,8 +446,15 @@ size_t xs_dir_list(const struct xs_dir *d, uint64_t offset, char *out, size_t ro
             continue;
         }
 
-        const struct xs_node *n = s->dir->slot[s->index++].node;
-        size_t len = n->name_len + 1u;
+        const struct xs_slot *slot = &s->dir->slot[s->index++];
+        char name[sizeof(slot->key)];
+        const char *p = name;
+        size_t len = short_name(slot->key, name);
+        if (len == 0) {
+            p = slot->node->data;
+            len = slot->node->name_len;
+        }
+        len++; /* its NUL */
         if (offset >= len) {
             offset -= len;
             continue;
@@ -445,7 +464,7 @@ size_t xs_dir_list(const struct xs_dir *d, uint64_t offset, char *out, size_t ro
             *end = false;
             return written;
         }
-        memcpy(out + written, n->data + offset, len - 1);
+        memcpy(out + written, p + offset, len - 1);
         out[written + len - 1] = 0;
         written += len;
         offset = 0;

@@ -89,7 +89,7 @@ def storms(machines: tuple[int, ...]) -> list[Row]:
             args(f"storm --depth {n} --ops {n} --window"),
             before=(EMPTY,),
             leaves=0,
-            repeats=None if n < 100 else 1,
+            repeats=None if n <= 300 else 1,
             extra=n > 1_000,
             curve="B4",
             n=n,

@@ -57,6 +57,10 @@ def growth(domains: tuple[int, ...]) -> list[Row]:
     return rows
 
 
+LISTED = 20_000
+"""Names in all that are listed, in small directories; large ones are listed five times."""
+
+
 def wide(widths: tuple[int, ...], ops: int) -> list[Row]:
     """B3w: a directory with so many children."""
     rows = []
@@ -91,7 +95,7 @@ def wide(widths: tuple[int, ...], ops: int) -> list[Row]:
                 f"B3w-list-{n}",
                 f"list a directory of {n} children",
                 (Figure("ns/name", "server_cpu_ns", "names"),),
-                args("list --ops 5"),
+                args(f"list --ops {max(5, LISTED // n)}"),
                 prepare=(_NO_WIDE, fill),
                 floor=False,
                 repeats=repeats,

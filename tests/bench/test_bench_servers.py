@@ -3,6 +3,7 @@
 import mmap
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,25 @@ def test_too_slow_is_not_wrong(directory: Path) -> None:
         server.name = servers.OURS
         with pytest.raises(LoadError, match="10 watches: not placed within 0 s"):
             runner.load(server, ["write", "--watches", "10"], 0)
+    finally:
+        servers.stop(server)
+
+
+def test_a_server_that_has_ended_is_started_again(directory: Path) -> None:
+    """It is another process, with nothing of what the first was told."""
+    server = servers.start_floor(build().echo, directory)
+    try:
+        servers.pin(server, min(os.sched_getaffinity(0)))
+        server.leaves = 32
+        assert not servers.has_ended(server)
+        os.kill(first := server.pid, signal.SIGKILL)
+        assert server.running is not None
+        server.running.process.wait(20)
+        assert servers.has_ended(server)
+        servers.revive(server)
+        assert not servers.has_ended(server)
+        assert (server.pid != first, server.leaves, server.affinity) == (True, None, {})
+        assert servers.attach(str(server.socket)).pid == server.pid
     finally:
         servers.stop(server)
 

@@ -143,6 +143,28 @@ def test_the_thread_rests_by_lines_not_by_batches(
     assert len(rests) <= 10
 
 
+def test_a_thread_in_a_hurry_lets_others_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not rest, but gives the processor away as often as it would."""
+    batch = [record("write", b"/a")] * (10 * accesslog.PIECE)
+    most = int(1.5 * len(batch) * accesslog.RECORD_BYTES)
+    log = AccessLog(settings_for(tmp_path / "log"), max_queue_bytes=most, gather_seconds=0)
+    rests, yields = [], []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        log.submit(batch[:1])  # while the queue is more than half full
+
+    monkeypatch.setattr(accesslog.time, "sleep", rest)
+    monkeypatch.setattr(accesslog.os, "sched_yield", lambda: yields.append(None))
+    log.submit(batch)
+    log.close()  # waits for it
+    assert log.lost_total == 0
+    assert len(rests) + len(yields) == 10
+    assert len(rests) <= 1  # none, if it was to end before it had begun
+
+
 def test_switches(tmp_path: Path) -> None:
     """Topics are switched while the log runs."""
     path = tmp_path / "log"
