@@ -150,19 +150,20 @@ def test_a_thread_in_a_hurry_lets_others_go_first(
     batch = [record("write", b"/a")] * (10 * accesslog.PIECE)
     most = int(1.5 * len(batch) * accesslog.RECORD_BYTES)
     log = AccessLog(settings_for(tmp_path / "log"), max_queue_bytes=most, gather_seconds=0)
-    rests, yields = [], []
+    rests, yields, begun = [], [], threading.Event()
 
     def rest(seconds: float) -> None:
         rests.append(seconds)
         log.submit(batch[:1])  # while the queue is more than half full
+        begun.set()
 
     monkeypatch.setattr(accesslog.time, "sleep", rest)
     monkeypatch.setattr(accesslog.os, "sched_yield", lambda: yields.append(None))
     log.submit(batch)
-    log.close()  # waits for it
+    assert begun.wait(PATIENCE)
+    log.close()
     assert log.lost_total == 0
-    assert len(rests) + len(yields) == 10
-    assert len(rests) <= 1  # none, if it was to end before it had begun
+    assert (len(rests), len(yields)) == (1, 9)
 
 
 def test_switches(tmp_path: Path) -> None:
