@@ -248,7 +248,7 @@ class Pilot:
             done = len(flown.result.samples.get(OURS, ()))
             flown.took_s[OURS] = (time.monotonic() - begun) / max(1, done)
         else:
-            self.revive(servers)
+            self.revive(servers, row.fresh)
             flown = _Turns(runner, row, servers, self.teller, most, slice_s).fly()
             flown.result.not_run.update(self.absent)
             for server in self.servers:
@@ -256,10 +256,11 @@ class Pilot:
                     flown.result.not_run[server.name] = "no time was left"
         return flown
 
-    def revive(self, servers: Sequence[Server]) -> None:
-        """Peers that ended in the row before take part in the next; raises ServerError."""
+    def revive(self, servers: Sequence[Server], fresh: bool) -> None:
+        """Peers that ended in the row before take part in the next, and all start anew for a row
+        that wants them fresh; raises ServerError."""
         for server in servers:
-            if server.name in PEERS and has_ended(server):
+            if (server.name in PEERS and has_ended(server)) or (fresh and server.start is not None):
                 revive(server)
                 settle(server, self.options)
 

@@ -60,6 +60,8 @@ class Row:
     curve: str = ""
     n: float | None = None
     limit_s: int | None = None
+    fresh: bool = False
+    """Whether the servers start anew before it: one keeps memory that another gives back."""
 
     @property
     def changes_tree(self) -> bool:
