@@ -30,12 +30,15 @@ def _pictures(flight: Flight) -> None:
 
 
 def baseline(argv: Sequence[str]) -> int:
-    """Makes a flight the baseline, and the tables and pictures of the documents from it."""
+    """Makes a flight the baseline, and the tables and pictures of the documents from it.
+
+    Of several, which must be alike, a row is that of the last that has it.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench baseline", description=baseline.__doc__)
-    parser.add_argument("flight", type=Path)
+    parser.add_argument("flights", type=Path, nargs="+", metavar="FLIGHT")
     given = parser.parse_args(argv)
     try:
-        flight = record.baseline(record.load(given.flight))
+        flight = record.baseline(record.together([record.load(path) for path in given.flights]))
         record.save(flight, BASELINE)
         _tables(flight)
         _pictures(flight)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,6 @@ from bench.sampling import Conditions, LoadError, Result, Runner, SlowError
 from bench.servers import (
     FLOOR,
     OTHER,
-    PEERS,
     AbsentError,
     Server,
     ServerError,
@@ -91,7 +91,7 @@ def _in_memory() -> str | None:
 
 
 def settle(server: Server, options: Options) -> None:
-    """A server that has just started goes to its CPU."""
+    """What a server that has just started is told and asked: its CPU, its priority, its memory."""
     pin(server, options.server_cpu)
     server.rss_at_start = rss_bytes(server.pid)
     if options.realtime:
@@ -182,16 +182,22 @@ class _Turns:
             begun = time.monotonic()
             sample = self.runner.sample(server, self.row)
             self.flown.took_s.setdefault(server.name, time.monotonic() - begun)
-        except (SlowError, NoToolError) as error:
+        except NoToolError as error:
             result.not_run[server.name] = str(error)
+        except SlowError as error:
+            result.not_run[server.name] = str(error)
+            self._give_up(server)
         except (LoadError, ServerError, OSError) as error:
-            if server.name in PEERS and has_ended(server):
-                result.not_run[server.name] = f"it ended: {error}"
-            else:
-                result.errors[server.name] = str(error)
+            result.errors[server.name] = str(error)
+            self._give_up(server)
         else:
             sample[figures.TURN] = turn
             result.samples.setdefault(server.name, []).append(sample)
+
+    def _give_up(self, server: Server) -> None:
+        """What others were asked in vain they may still be at: the next row starts them anew."""
+        if server.running is not None and server.name not in (OURS, FLOOR):
+            server.running.stop()
 
     def _repeats(self) -> dict[str, int]:
         """How often each is measured, now that it is known what it takes."""
@@ -248,21 +254,35 @@ class Pilot:
             done = len(flown.result.samples.get(OURS, ()))
             flown.took_s[OURS] = (time.monotonic() - begun) / max(1, done)
         else:
-            self.revive(servers, row.fresh)
-            flown = _Turns(runner, row, servers, self.teller, most, slice_s).fly()
-            flown.result.not_run.update(self.absent)
+            lost = self.revive(servers, row.fresh)
+            there = [server for server in servers if server.name not in lost]
+            flown = _Turns(runner, row, there, self.teller, most, slice_s).fly()
+            flown.result.not_run.update(self.absent | lost)
             for server in self.servers:
                 if server not in servers:
                     flown.result.not_run[server.name] = "no time was left"
         return flown
 
-    def revive(self, servers: Sequence[Server], fresh: bool) -> None:
-        """Peers that ended in the row before take part in the next, and all start anew for a row
-        that wants them fresh; raises ServerError."""
+    def revive(self, servers: Sequence[Server], fresh: bool) -> dict[str, str]:
+        """Those of others that ended in the row before are started again, and for a row that wants
+        them fresh all but the floor; who does not start, and why.
+
+        Raises ServerError when that is ours.
+        """
+        lost: dict[str, str] = {}
         for server in servers:
-            if (server.name in PEERS and has_ended(server)) or (fresh and server.start is not None):
+            if server.start is None or server.name == FLOOR:
+                continue
+            if not fresh and (server.name == OURS or not has_ended(server)):
+                continue
+            try:
                 revive(server)
                 settle(server, self.options)
+            except (ServerError, AbsentError, OSError, subprocess.TimeoutExpired) as error:
+                if server.name == OURS:
+                    raise ServerError(str(error)) from error
+                lost[server.name] = f"it did not start again: {error}"
+        return lost
 
     def rows(self, rows: Sequence[Row], least: Sequence[float]) -> list[Flown]:
         """All rows; `least` is what each takes when every server is measured once."""

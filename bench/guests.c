@@ -75,6 +75,7 @@ void machines_arrive(const struct options *o, struct host *h, uint32_t count)
 {
     memset(h, 0, sizeof(*h));
     host_open(h, o->xen);
+    await_gone(o, 1, count);
     host_create(h, count);
 }
 

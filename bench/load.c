@@ -149,18 +149,13 @@ static void watchers_open(const struct options *o, struct group *g)
     g->events = 0;
 }
 
-/* Whether the machines are to be domains of the fake Xen: a toolstack creates a domain before it
+_Static_assert(MACHINE_FIRST - 1 + MACHINES_MAX <= HOST_GUESTS_MAX, "a page for each");
+
+/* Whether machines are to be domains of the fake Xen: a toolstack creates a domain before it
  * writes of it, and a daemon may ask whether it is there. */
 static bool plays_machines(const struct options *o)
 {
     return o->xen != NULL && strcmp(o->mode, "storm") == 0;
-}
-
-static uint32_t machine_count(const struct options *o)
-{
-    uint32_t lanes = o->connections * o->depth;
-
-    return lanes < MACHINES_MAX ? lanes : MACHINES_MAX;
 }
 
 static void scene_open(struct scene *s, const struct options *o, const struct script *script)
@@ -174,7 +169,7 @@ static void scene_open(struct scene *s, const struct options *o, const struct sc
         guests_arrive(o, &s->host, first - 1 + o->connections + o->idle);
         s->phase.host = &s->host;
     } else if (plays_machines(o)) {
-        machines_arrive(o, &s->host, MACHINE_FIRST - 1 + machine_count(o));
+        machines_arrive(o, &s->host, MACHINE_FIRST - 1 + o->connections * o->depth);
     }
     group_open(&s->main, o, script, o->connections, o->depth, &s->host, first);
     s->main.window = o->window;
@@ -378,7 +373,8 @@ static void usage(void)
         "  -r --path PATH        for modes that work on one path (default /bench/w)\n"
         "  -b --probe            a synchronous reader beside; its latencies are reported\n"
         "  -B --probe-tx         the same with a transaction that reads a node of domain 1\n"
-        "  -x --xen DIR          the fake Xen that the server runs on\n"
+        "  -x --xen DIR          the fake Xen that the server runs on; with --rings and for\n"
+        "                        a storm, all domains there are but 0 are ours to destroy\n"
         "  -g --rings            connections, idle ones too, are guests on their rings\n"
         "  -S --sparing          guests kick only a daemon that had taken all\n"
         "  -e --every MS         each connection works in bursts, one in so long\n"
@@ -562,6 +558,10 @@ static void options_parse(struct options *o, int argc, char **argv)
         o->nodes = GUEST_LEAVES;
     }
     o->mode = argv[optind];
+    if (strcmp(o->mode, "storm") == 0 && o->connections * o->depth > MACHINES_MAX) {
+        fprintf(stderr, "load: a storm has at most %d machines at once\n", MACHINES_MAX);
+        exit(2);
+    }
 }
 
 int main(int argc, char **argv)

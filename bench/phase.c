@@ -106,7 +106,7 @@ static void phase_turn(struct phase *p)
     pace(p);
     n = epoll_wait(p->epoll, events, EVENTS, STALL_S * 1000);
     if (n == 0) {
-        fail("no reply for %d s", STALL_S);
+        fail_late("no reply for %d s", STALL_S);
     }
     if (n < 0 && errno != EINTR) {
         fail("epoll_wait: %s", strerror(errno));

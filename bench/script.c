@@ -405,7 +405,7 @@ size_t template_fill(char *out, size_t cap, const char *tmpl, const struct blank
             text_number(&t, b->lane);
             break;
         case 'd':
-            text_number(&t, MACHINE_FIRST + b->lane % MACHINES_MAX);
+            text_number(&t, MACHINE_FIRST + b->lane);
             break;
         case 'p':
             if (b->domid != 0) {

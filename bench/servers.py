@@ -144,7 +144,7 @@ def has_ended(server: Server) -> bool:
 
 
 def revive(server: Server) -> None:
-    """Start a server of ours once more, empty and neither pinned nor preferred.
+    """Start a server that we started once more: empty, and neither pinned nor preferred.
 
     Raises ServerError.
     """

@@ -44,8 +44,8 @@ static int compare_rest(const struct xs_name *name, const struct xs_node *n)
     return (name->len > n->name_len) - (name->len < n->name_len);
 }
 
-/* Asks for all of a block at once. In a tree that is larger than the caches a search would wait
- * for one line of memory after the other. */
+/* Asks at once for the lines of a large block that a search may come to. In a tree that is
+ * larger than the caches it would wait for one after the other. */
 static void fetch_slots(const struct xs_dir *d)
 {
     for (uint32_t i = XS_LINE_SLOTS; i < d->count; i += XS_LINE_SLOTS)
@@ -402,8 +402,8 @@ void xs_dir_remove(struct xs_tree *t, struct xs_dir **link, struct xs_dir_step *
     }
 }
 
-/* The name that a key is, if it is all of it: its length, else 0. Saves a look at the node, which
- * is a line of memory for each name of a list. */
+/* Copies out the name that a key holds completely: its length, or 0 if the node must be asked,
+ * which costs a list a line of memory for each name. */
 static size_t short_name(uint64_t key, char name[sizeof(key)])
 {
     if (key == 0 || (key & 0xff) != 0)
@@ -450,6 +450,11 @@ size_t xs_dir_list(const struct xs_dir *d, uint64_t offset, char *out, size_t ro
         char name[sizeof(slot->key)];
         const char *p = name;
         size_t len = short_name(slot->key, name);
+        if (len > 0 && offset == 0 && room - written >= sizeof(name)) {
+            memcpy(out + written, name, sizeof(name)); /* a NUL or more at its end */
+            written += len + 1;
+            continue;
+        }
         if (len == 0) {
             p = slot->node->data;
             len = slot->node->name_len;

@@ -1005,24 +1005,28 @@ def test_created_and_removed_in_one_transaction_is_invisible(world: World) -> No
     assert dom0.events() == []
 
 
-@pytest.mark.parametrize("disturbed", [False, True])
-def test_who_could_read_what_a_commit_replaced_is_told(world: World, disturbed: bool) -> None:
-    """Also if the node that took its place is hidden, as if its permissions had been changed."""
-    dom0, guest = world.socket(), world.guest(1)
+@pytest.mark.parametrize("disturbed", [b"", b"/elsewhere", b"/a"])
+def test_who_could_read_what_a_commit_replaced_is_told(world: World, disturbed: bytes) -> None:
+    """Also if the node that took its place is hidden, as if its permissions had been changed; who
+    could not read the first one either is told nothing. The view becomes the tree, is merged into
+    it, or is asked for again."""
+    dom0, guest, blind = world.socket(), world.guest(1), world.guest(2)
     assert dom0.write(b"/a", b"v") == OK
     assert dom0.setperms(b"/a", b"n0", b"r1") == OK
-    assert guest.watch(b"/a", b"t") == OK
-    guest.events()
+    for one in (guest, blind):
+        assert one.watch(b"/a", b"t") == OK
+        one.events()
     tx = dom0.start()
     assert dom0.rm(b"/a", tx) == OK
     assert dom0.write(b"/a/b", b"v", tx) == OK
-    if disturbed:  # so that all of it is asked again
-        assert dom0.write(b"/a", b"w") == OK
-        assert guest.events() == [(b"/a", b"t")]
-    assert guest.read(b"/a") == (b"w" if disturbed else b"v")
+    if disturbed:
+        assert dom0.write(disturbed, b"w") == OK
+    assert guest.events() == ([(b"/a", b"t")] if disturbed == b"/a" else [])
+    assert guest.read(b"/a") == (b"w" if disturbed == b"/a" else b"v")
     assert dom0.end(tx) == OK
     assert guest.events() == [(b"/a", b"t")]
     assert guest.read(b"/a") == "EACCES"
+    assert blind.events() == []
 
 
 def test_a_transaction_does_not_give_rights_to_the_dead(world: World) -> None:

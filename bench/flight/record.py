@@ -188,6 +188,32 @@ def save(flight: Flight, path: Path) -> None:
     fresh.replace(path)
 
 
+def together(flights: Sequence[Flight]) -> Flight:
+    """Partial flights of one build on one machine as one: a row is that of the last that has it.
+
+    Raises BrokenError when they were not made alike.
+    """
+    first = flights[0]
+
+    def made(flight: Flight) -> tuple[object, ...]:
+        machine = replace(flight.machine, load_average=(0, 0, 0))
+        return machine, flight.software, flight.settings, flight.servers
+
+    for other in flights[1:]:
+        if made(other) != made(first):
+            raise BrokenError(
+                f"the flights of {first.started} and {other.started} differ in machine, software, "
+                "settings or servers"
+            )
+    last = {row.id: flight for flight in flights for row in flight.rows}
+    return replace(
+        first,
+        finished=flights[-1].finished,
+        rows=[flight.row(name) for name, flight in last.items()],
+        cases=[case for name, flight in last.items() for case in flight.cases if case.row == name],
+    )
+
+
 def baseline(flight: Flight) -> Flight:
     """The flight without what only its own day needs: a twentieth of the size."""
     return replace(flight, rows=[replace(row, samples={}) for row in flight.rows])

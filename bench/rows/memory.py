@@ -38,6 +38,7 @@ def rows(leaves: int, machines: int) -> list[Row]:
             (Figure("MB", "rss_bytes", scale=1e-6, goal=Goal(30)),),
             floor=False,
             repeats=1,
+            fresh=True,
         ),
         _tree(leaves, 16, 11),
         _tree(leaves, 200, 30),

@@ -42,7 +42,8 @@ class Row:
     once for each server, `before` ahead of every repeat, `after` behind it; all unmeasured.
     `curve` and `n`: rows of the same curve differ in n only, and are drawn as growth with it.
     `limit_s`: seconds for what is measured, where the scale's own limit would be too long.
-    `extra` rows run in full mode or when named.
+    `fresh`: the servers start anew before it, since some keep memory for the next row and some do
+    not. `extra` rows run in full mode or when named.
     """
 
     id: str
@@ -61,7 +62,6 @@ class Row:
     n: float | None = None
     limit_s: int | None = None
     fresh: bool = False
-    """Whether the servers start anew before it: one keeps memory that another gives back."""
 
     @property
     def changes_tree(self) -> bool:

@@ -24,8 +24,8 @@ def ring(client: Client) -> Guest:
 def quiet(store: LiveStore, guest: Guest) -> None:
     """Waits until no event of the guest is being dealt with any more.
 
-    Whoever takes a reply sends one. A store that looks at a page of which half is changed finds
-    indices that may be.
+    Whoever takes a reply sends one. A store that looks at the page for it while half of it has been
+    changed may find indices that can be, and go on from there.
     """
     xen = store.running.xen
     port = xen.local_port(guest.domid)

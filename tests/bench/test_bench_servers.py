@@ -13,7 +13,12 @@ import pytest
 
 from bench import servers
 from bench.build import build
+from bench.fly import Pilot
+from bench.options import parse
+from bench.progress import telling
 from bench.sampling import Conditions, LoadError, Runner, SlowError
+from tests.xen import daemons
+from tests.xen.hypervisor import Hypervisor
 
 XSD = f"{sys.executable} {Path(sys.executable).parent / 'xsd'} daemon --no-fork"
 
@@ -84,6 +89,62 @@ def test_a_server_that_has_ended_is_started_again(directory: Path) -> None:
         assert not servers.has_ended(server)
         assert (server.pid != first, server.leaves, server.affinity) == (True, None, {})
         assert servers.attach(str(server.socket)).pid == server.pid
+    finally:
+        servers.stop(server)
+
+
+def test_who_ended_takes_part_in_the_next_row(directory: Path) -> None:
+    """A peer is started again, and pinned; for a row that wants fresh servers ours is, too."""
+    server = servers.start_floor(build().echo, directory)
+    with telling(1, quiet=True) as teller:
+        pilot = Pilot(parse(["--tiny"])[0], build(), [server], {}, teller)
+    try:
+        pids = [server.pid]
+        for name, fresh, again in (("C", False, False), ("C", True, True), ("ours", True, True)):
+            server.name = name
+            assert pilot.revive([server], fresh) == {}
+            assert (server.pid not in pids) == again
+            pids.append(server.pid)
+        assert server.running is not None
+        server.running.stop()
+        server.name = "C"
+        assert pilot.revive([server], fresh=False) == {}
+        assert server.pid not in pids
+        assert set(server.affinity) == {server.pid}
+    finally:
+        servers.stop(server)
+
+
+def test_who_does_not_start_again_is_left_out(directory: Path) -> None:
+    """Of a peer it is said, and the flight goes on; without ours there is none."""
+
+    def never() -> daemons.Running:
+        raise FileNotFoundError("it has been removed")
+
+    server = servers.start_floor(build().echo, directory)
+    server.start = never
+    with telling(1, quiet=True) as teller:
+        pilot = Pilot(parse(["--tiny"])[0], build(), [server], {}, teller)
+    servers.stop(server)
+    server.name = "C"
+    lost = pilot.revive([server], fresh=False)
+    assert lost == {"C": "it did not start again: C: it has been removed"}
+    server.name = servers.OURS
+    with pytest.raises(servers.ServerError, match="ours: it has been removed"):
+        pilot.revive([server], fresh=True)
+
+
+def test_machines_of_a_storm_exist(directory: Path) -> None:
+    """As many domains as there are machines at once have lived, and none is left."""
+    conditions = Conditions(client_cpu=min(os.sched_getaffinity(0)), limit_s=5, repeats=1)
+    server = servers.start_floor(build().echo, directory)
+    try:
+        assert server.xen is not None
+        Runner(build(), conditions).load(server, ["storm", "--depth", "3", "--ops", "6"], 5)
+        with Hypervisor(server.xen) as xen:
+            lived = [domid for domid in range(90, 110) if xen.unique(domid) > 0]
+            assert lived == [*range(90, 103)]
+            assert [domid for domid in lived if xen.flags(domid) != 0] == []
     finally:
         servers.stop(server)
 

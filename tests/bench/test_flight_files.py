@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,27 @@ def test_another_schema_is_refused(tmp_path: Path, base: Path) -> None:
     other.write_text(re.sub(r'"median": [\d.]+', '"median": "fast"', text, count=1))
     with pytest.raises(BrokenError, match=r"cases\[0\].summary"):
         record.load(other)
+
+
+def test_partial_flights_become_one() -> None:
+    """A row and its cases are those of the last that has it, in the place where it was first."""
+    one = flight(*(case(measured(random.Random(n)), name) for n, name in enumerate("abc")))
+    two = flight(*(case(measured(random.Random(9)), name) for name in ("b", "d")))
+    both = record.together([one, two])
+    assert [row.id for row in both.rows] == ["a", "b", "c", "d"]
+    assert both.cases == [one.cases[0], two.cases[0], one.cases[2], two.cases[1]]
+    assert record.together([one]) == one
+
+
+def test_flights_of_two_builds_do_not_become_one() -> None:
+    """Nor those of two machines, or flown otherwise."""
+    for other in (
+        replace(BASE, software=replace(BASE.software, commit="another")),
+        replace(BASE, machine=replace(BASE.machine, kernel="another")),
+        replace(BASE, settings=replace(BASE.settings, realtime=not BASE.settings.realtime)),
+    ):
+        with pytest.raises(BrokenError, match="differ in machine, software, settings or servers"):
+            record.together([BASE, other])
 
 
 def test_exit_codes(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:

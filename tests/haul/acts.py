@@ -155,8 +155,10 @@ def play(house: House, act: Act, crowd: Crowd, steps: int, look: Callable[[], No
 def _started(house: House, words: Sequence[str]) -> subprocess.Popen[str]:
     command = [
         str(build().load), *words, "--socket", house.socket, "--pid", str(house.running.pid),
-        "--xen", str(house.xen.directory), "--limit", str(LOAD_SECONDS),
+        "--limit", str(LOAD_SECONDS),
     ]  # fmt: skip
+    if "--rings" in words:  # or it would take the domains of the crowd for its own
+        command += ["--xen", str(house.xen.directory)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

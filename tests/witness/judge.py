@@ -103,6 +103,8 @@ class Story:
         if journal and ask.op in CHANGING:
             journal.tried = True
             journal.refused |= ours == "ENOSPC"
+            if ask.op == Op.SET_PERMS and ours == "ENOENT":
+                journal.missed.append(ask)
         if ask.op == Op.TRANSACTION_START:
             if ask.into and ours == b"id":
                 self.journals[ask.conn, ask.into] = Journal(ask.conn)

@@ -269,7 +269,8 @@ class Draw:
         drawn = self.on_path(Op.RM)
         tops = (b"/\0" if "o" in self.peers else b"", b"/local\0", b"/local/domain\0")
         if drawn.payload in tops and (drawn.conn < 0 or self.targets):
-            return drawn._replace(payload=b"/x\0")  # too much would be over at once
+            # Too much would be over at once; a device model may have its target's rights.
+            return drawn._replace(payload=b"/x\0")
         return drawn
 
     def perms(self) -> Step:

@@ -48,6 +48,8 @@ class Journal:
     """Whether anybody has changed anything since its start."""
     changes: list[Ask] = field(default_factory=list)
     removed: list[bytes] = field(default_factory=list)
+    missed: list[Ask] = field(default_factory=list)
+    """Permissions that it would have set, had there been a node."""
     denied: bool = False
     """Whether it was denied something."""
     failed: bool = False
@@ -579,14 +581,13 @@ ROWS: list[Row] = [
     Row(
         "owner that does not exist any more",
         "o",
-        "permissions of a missing node are refused, and those for a missing domain with the same "
-        "error: if one comes as the other goes, nothing would be answered otherwise",
+        "setting permissions is ENOENT where there is no such node, and where no such domain: "
+        "when the node has come meanwhile and the domain has gone, the answer is the same again",
         lambda said: (
             at_end(said, OK, "EAGAIN")
             and said.ours == OK
             and said.journal is not None
-            and said.journal.failed
-            and bool(said.dead)
+            and any(first_owner(one) in said.dead for one in said.journal.missed)
         ),
         Then.PART,
     ),

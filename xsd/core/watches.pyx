@@ -79,9 +79,9 @@ cdef int events_for_path(Core *core, const xs_path *path, const char *text,
                          const xs_perms *before, const Conn *skip) noexcept nogil:
     """Events of a change at a path, for watches on it and on its ancestors.
 
-    A watcher must be able to read the node, its parent, or the node as it was `before`
-    its permissions changed (NULL: they did not). `text` holds the path until the events
-    are published.
+    A watcher must be able to read the node, its parent, or the node as it was `before` its
+    permissions changed or another took its place (NULL: neither). `text` holds the path
+    until the events are published.
     """
     cdef xs_match m
     cdef xs_watch *watch

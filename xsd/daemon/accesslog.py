@@ -61,8 +61,9 @@ PIECE = 64
 PAUSE_SECONDS = 0.0001
 """How long the thread rests after a piece, so that it takes no long turns on a busy processor.
 
-When the queue is filling or somebody waits, it only lets the main loop go first: scheduled in real
-time, on one processor with it, it would not be interrupted for a tenth of a second.
+When the queue is filling or somebody waits it does not rest, but gives the processor away. Where
+both are scheduled in real time, on one processor, the main loop would have to wait for a tenth of
+a second otherwise.
 """
 
 _READ = ("directory", "read", "getperms")
