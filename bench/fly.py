@@ -197,7 +197,8 @@ class _Turns:
     def _give_up(self, server: Server) -> None:
         """What others were asked in vain they may still be at: the next row starts them anew."""
         if server.running is not None and server.name not in (OURS, FLOOR):
-            server.running.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it will be seen to be there
+                server.running.stop()
 
     def _repeats(self) -> dict[str, int]:
         """How often each is measured, now that it is known what it takes."""

@@ -598,6 +598,25 @@ def test_a_holder_that_goes_releases_the_held(ending: str) -> None:
     arena.check()
 
 
+def test_who_hangs_up_while_held_is_forgotten() -> None:
+    """What it asked never happens, and the holder commits."""
+    arena = Arena(conflict=False)
+    dom0, (one,), path = shared(arena, [1])
+    exhausted(arena, dom0, path, one)
+    other, tx = arena.socket(), dom0.start()
+    value = dom0.read(path, tx)
+    assert dom0.write(b"/mark", b"done", tx) == OK
+    before = arena.counter("requests_held")
+    other.send(Msg.WRITE, path + b"\0held")
+    assert other.drain() == []
+    assert arena.counter("requests_held") == before + 1
+    arena.close(other)
+    assert dom0.end(tx) == OK
+    assert dom0.read(path) == value
+    arena.quiet()
+    arena.check()
+
+
 def test_a_held_domain_that_dies_is_forgotten() -> None:
     """And the holder commits as if it had never been."""
     arena = Arena(conflict=False)

@@ -232,6 +232,17 @@ static void compare(const struct holder *h)
     xs_walk_end(&w);
 }
 
+/* That of the top is no directory that a path names: it has the nameless root. */
+static void list_the_top(const struct holder *h)
+{
+    static const char names[] = "\0@introduceDomain\0@releaseDomain";
+    char list[64];
+    bool end;
+
+    CHECK_EQ(xs_dir_list(h->top->kids, 0, list, sizeof(list), &end), sizeof(names));
+    CHECK(end && memcmp(list, names, sizeof(names)) == 0);
+}
+
 /* Names of a directory come in pieces from any offset on. */
 static void compare_list(const struct holder *h)
 {
@@ -530,6 +541,7 @@ static void random_work(size_t steps)
         change(h);
         if (one_in(3))
             compare_list(h);
+        list_the_top(h);
         if (one_in(10))
             compare_mentions(h);
         if (one_in(4)) {

@@ -239,6 +239,8 @@ class Draw:
     def ask(self, op: int, payload: bytes) -> Ask:
         if payload[:1] == b"@" and op in CHANGES and "o" in self.peers:
             payload = b"x" + payload[1:]  # where these are nodes like others they could be lost
+        if not payload and "o" in self.peers:
+            payload = b"\0"
         slots, slot = self.open.get(self.conn), 0
         if slots and self.random.random() < self.mood.inside:
             slot = self.random.choice(slots)
@@ -371,8 +373,6 @@ class Draw:
         path = self.path().encode("latin-1")
         token = self.random.choice(TOKENS).encode("latin-1")
         shape = self.random.choice(SHAPES)
-        if not shape and "o" in self.peers:
-            shape = b"\0"
         return self.ask(op, shape.replace(b"%s", path).replace(b"%t", token))
 
     def huge(self) -> Step:

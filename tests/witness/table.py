@@ -538,6 +538,13 @@ ROWS: list[Row] = [
         Then.PART,
     ),
     Row(
+        "removing the root",
+        "o",
+        "it cannot be removed, and whoever asks for that is told so",
+        lambda said: said.ask.op == Op.RM and said.path == b"/" and said.words == ("EINVAL", OK),
+        Then.PART,
+    ),
+    Row(
         "making the root",
         "o",
         "it exists, and is then as any node that does: it takes the right to write it",
