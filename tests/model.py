@@ -798,7 +798,7 @@ class Model:
             self.check_quotas(request, old, new, charged)
         if transaction is None:
             self.publish(request.connection, None, new)
-            self.fire(op, before=old, after=new, base=old)
+            self.fire(op, before=old, after=new)
         else:
             transaction.view = new
             transaction.log.append(op)
@@ -921,7 +921,7 @@ class Model:
                 if watch.depth is None or watch.depth >= levels(path) - levels(at):
                     yield watch
 
-    def fire(self, op: Op, before: Tree, after: Tree, base: Tree) -> None:
+    def fire(self, op: Op, before: Tree, after: Tree) -> None:
         """Tell who may know of `op`; before and after are the live trees around the change."""
         if is_special(op.path):
             return  # An event on a special node means that a domain came or went, nothing else.
@@ -930,8 +930,8 @@ class Model:
             if path not in tree or not self.watches:
                 return
             witnesses = [tree[path].perms, tree[parent(path)].perms]
-            if op.kind in (Msg.SET_PERMS, Msg.RM) and path in base:
-                witnesses.append(base[path].perms)
+            if path in before:
+                witnesses.append(before[path].perms)
             for watch in self.matching(path, exact):
                 if any("r" in self.rights(watch.connection, perms) for perms in witnesses):
                     self.tell(watch, path)
@@ -981,7 +981,7 @@ class Model:
                 continue
             self.live = dict(self.live)
             self.apply(self.live, Op(Msg.RM, path))
-            self.fire(Op(Msg.RM, path), before, self.live, before)
+            self.fire(Op(Msg.RM, path), before, self.live)
         for path, node in list(self.live.items()):
             kept = (node.perms[0], *(e for e in node.perms[1:] if e.domid != domid))
             if kept != node.perms:
@@ -1210,7 +1210,7 @@ class Model:
             self.apply(after, op)
         self.publish(connection, ending, after)
         for op in transaction.log:
-            self.fire(op, before, after, transaction.base)
+            self.fire(op, before, after)
         if self.observer is not None:
             self.observer.succeeded(connection)
 

@@ -1011,8 +1011,10 @@ def test_who_could_read_what_a_commit_replaced_is_told(world: World, disturbed: 
     could not read the first one either is told nothing. The view becomes the tree, is merged into
     it, or is asked for again."""
     dom0, guest, blind = world.socket(), world.guest(1), world.guest(2)
+    assert dom0.write(b"/a/b", b"v") == OK
     assert dom0.write(b"/a", b"v") == OK
-    assert dom0.setperms(b"/a", b"n0", b"r1") == OK
+    for path in (b"/a", b"/a/b"):
+        assert dom0.setperms(path, b"n0", b"r1") == OK
     for one in (guest, blind):
         assert one.watch(b"/a", b"t") == OK
         one.events()
@@ -1024,8 +1026,8 @@ def test_who_could_read_what_a_commit_replaced_is_told(world: World, disturbed: 
     assert guest.events() == ([(b"/a", b"t")] if disturbed == b"/a" else [])
     assert guest.read(b"/a") == (b"w" if disturbed == b"/a" else b"v")
     assert dom0.end(tx) == OK
-    assert guest.events() == [(b"/a", b"t")]
-    assert guest.read(b"/a") == "EACCES"
+    assert guest.events() == [(b"/a", b"t"), (b"/a/b", b"t")]
+    assert [guest.read(path) for path in (b"/a", b"/a/b")] == ["EACCES", "EACCES"]
     assert blind.events() == []
 
 

@@ -410,9 +410,9 @@ def tell_everybody(oracle: model.Model) -> None:
     def rights(connection: model.Connection, perms: Perms) -> str:
         return strict(connection, perms) or ("r" if firing[0] else "")
 
-    def generous(op: Op, before: Tree, after: Tree, base: Tree) -> None:
+    def generous(op: Op, before: Tree, after: Tree) -> None:
         firing[0] = True
-        fire(op, before, after, base)
+        fire(op, before, after)
         firing[0] = False
 
     oracle.rights, oracle.fire = rights, generous  # type: ignore[method-assign]

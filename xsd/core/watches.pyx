@@ -14,7 +14,7 @@ from xsd.core.connection cimport (
     conn_reset_watches, conn_wake, mark_dirty, message_gone, reply_ok, reply_room)
 from xsd.core.cxs cimport (
     XS_ACCESS_READ, XS_DEPTH_UNLIMITED, XS_EEXIST, XS_EINVAL, XS_ENOENT, XS_ENOMEM,
-    XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_OP_SET_PERMS, XS_PAYLOAD_MAX, XS_RING_DEPTH, xs_found,
+    XS_ENOSPC, XS_HEADER_SIZE, XS_OK, XS_OP_RM, XS_PAYLOAD_MAX, XS_RING_DEPTH, xs_found,
     xs_header, xs_match, xs_match_next, xs_match_start, xs_mem_grow, xs_node, xs_oplog,
     xs_oplog_next, xs_oprec, xs_outq_expire, xs_outq_has_event, xs_outq_oldest_event,
     xs_outq_put_event, xs_outq_release, xs_outq_reserve, xs_path, xs_path_depth_below,
@@ -144,7 +144,7 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
     """Events of a series of changes that led from one tree to another, in their order.
 
     What was created and removed again within the series is told to nobody. Whoever could read a
-    node before is told that its permissions have changed, or that another one took its place.
+    node before is told of it, also if its permissions have changed or another one took its place.
     """
     cdef const xs_oprec *rec
     cdef const xs_perms *before
@@ -165,9 +165,7 @@ cdef int events_for_log(Core *core, xs_node *old, xs_node *fresh, const xs_oplog
         if rc != XS_OK:
             pass
         elif now.node != NULL:
-            before = NULL
-            if was.node != NULL and (rec.op == XS_OP_SET_PERMS or rec.op == XS_OP_RM):
-                before = was.node.perms
+            before = NULL if was.node == NULL else was.node.perms
             rc = events_for_path(core, &core.path, rec.data, now.node.perms,
                                  now.parent.perms, before, skip)
         elif was.node != NULL:
