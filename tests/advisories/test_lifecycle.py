@@ -62,7 +62,7 @@ def test_xsa_206_a_writing_guest_does_not_starve_transactions(store: Store) -> N
         if writer.go():
             if i == 0:  # the first one is served, if not at once
                 until(store, writer.is_served)
-            for _ in range(20):
+            for _ in range(20 if i < 100 else 2):  # short turns: credit may come with the time
                 assert dom0.ls(b"/", tx) != []
                 if writer.is_served():
                     break

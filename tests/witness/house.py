@@ -195,7 +195,8 @@ class House:
             self.drop(conn)
         elif fate.what == "release":
             self.command([(Op.RELEASE, b"%d\0" % conn, 0)])
-            self.xen.destroy(conn)
+            self.xen.destroy(conn, virq=False)
+            self.tell()  # others may have been resumed, and be shut down still
             self.drop(conn)
         elif fate.what == "shutdown":
             self.xen.shutdown(conn, virq=False)
