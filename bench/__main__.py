@@ -8,6 +8,7 @@ COMMANDS = {
     "report": report.main,
     "baseline": baseline.baseline,
     "table": baseline.tables,
+    "beside": baseline.beside,
     "canary": canary.main,
 }
 

@@ -1,4 +1,4 @@
-"""`python -m bench baseline FLIGHT` and `python -m bench table`: what the documents show."""
+"""`python -m bench baseline FLIGHT`, `table` and `beside FLIGHT...`: what the documents show."""
 
 import argparse
 import sys
@@ -56,5 +56,18 @@ def tables(argv: Sequence[str]) -> int:
         _tables(record.load(BASELINE))
     except BrokenError as error:
         print(f"bench table: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def beside(argv: Sequence[str]) -> int:
+    """Prints the main figures of several flights in Markdown: ours, floor and best peer."""
+    parser = argparse.ArgumentParser(prog="python -m bench beside", description=beside.__doc__)
+    parser.add_argument("flights", type=Path, nargs="+", metavar="FLIGHT")
+    given = parser.parse_args(argv)
+    try:
+        print(table.beside([record.load(path) for path in given.flights]), end="")
+    except BrokenError as error:
+        print(f"bench beside: {error}", file=sys.stderr)
         return 2
     return 0

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bench.flight.record import FLOOR, OURS, BrokenError, Case, Flight
-from bench.flight.words import cell, verdict
+from bench.flight.words import cell, short, verdict
 
 BEGIN = "<!-- made by `python -m bench table`: begin -->"
 END = "<!-- end -->"
@@ -62,6 +62,38 @@ def markdown(flight: Flight, cases: Sequence[Case]) -> str:
             ]
         )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _standing(case: Case | None) -> str:
+    """Ours, its spread, and how many times the floor and the best of the peers it is."""
+    mine = None if case is None else case.summary.get(OURS)
+    if case is None or mine is None:
+        return "-"
+    floor = case.summary.get(FLOOR)
+    peers = [value.median for name, value in case.summary.items() if name not in (OURS, FLOOR)]
+    parts = [f"**{cell(mine, OURS in case.bounds)}**, spread {mine.spread:.0%}"]
+    if floor is not None and floor.median > 0:
+        parts.append(f"{short(mine.median / floor.median)} x floor")
+    if peers and min(peers) > 0:
+        parts.append(f"{short(mine.median / min(peers))} x peer")
+    return ", ".join(parts)
+
+
+def beside(flights: Sequence[Flight]) -> str:
+    """The `HEADLINES` of several flights, the columns in the order of time.
+
+    On different machines only the ratios tell something.
+    """
+    flights = sorted(flights, key=lambda flight: flight.started)
+    found = [{case.id: case for case in flight.cases} for flight in flights]
+    head = ["row", "what", "unit", *(flight.started[:16].replace("T", " ") for flight in flights)]
+    lines = [head, ["---"] * len(head)]
+    lines += [
+        [case.id, case.what, case.unit, *(_standing(cases.get(case.id)) for cases in found)]
+        for case in headlines(flights[-1])
+    ]
+    feet = "".join(foot(flight) for flight in flights)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n" + feet
 
 
 def foot(flight: Flight) -> str:

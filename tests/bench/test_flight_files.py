@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from flights import case, flight, measured, row, with_row
 
-from bench import report
+from bench import baseline, report
 from bench.flight import record
 from bench.flight.record import BrokenError
 
@@ -154,6 +154,22 @@ def test_json_and_junit(tmp_path: Path, base: Path) -> None:
     assert failure is not None and "us/req, was" in failure.get("message", "")
     assert suite.find("testcase[@name='B9']/skipped") is not None
     assert "REGRESSIONS" in (out / "report.txt").read_text()
+
+
+def test_flights_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of time; each figure with its spread, and as multiples of floor and peers."""
+    late, early, broken = (tmp_path / f"{name}.json" for name in ("late", "early", "broken"))
+    figures = {"ours": [2.0, 2.0, 3.0], "floor": [1.6] * 3, "C": [8.0] * 3, "O": [4.0] * 3}
+    record.save(flight(case(figures), started="2026-11-23T10:00:00Z"), late)
+    alone = {"ours": [1.0]}
+    record.save(flight(case(alone), started="2026-11-22T10:00:00Z"), early)
+    assert baseline.beside([str(late), str(early)]) == 0
+    said = capsys.readouterr().out
+    assert "| 2026-11-22 10:00 | 2026-11-23 10:00 |" in said
+    assert "| **1.00**, spread 0% | **2.00**, spread 50%, 1.25 x floor, 0.50 x peer |\n" in said
+    broken.write_text("{}")
+    assert baseline.beside([str(early), str(broken)]) == 2
+    assert "broken.json" in capsys.readouterr().err
 
 
 @instrumented
