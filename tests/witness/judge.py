@@ -87,7 +87,7 @@ class Story:
         self.huge = False
         self.targets = False
         self.given = False
-        """Whether the toolstack has set permissions, so that guests own what is below others."""
+        """Whether permissions have been set, so that guests may own what is below others."""
 
     def follow(self, ask: Ask, ours: Answer) -> tuple[Journal | None, bool]:
         """Notes what a request did; its transaction, and whether it changed the tree."""
@@ -115,7 +115,7 @@ class Story:
         elif ask.op == Op.RESET_WATCHES:
             self.forget(ask.conn)
         elif ask.op in CHANGING and ours == OK and (journal or not ask.slot):
-            self.given |= ask.conn < 0 and ask.op == Op.SET_PERMS
+            self.given |= ask.op == Op.SET_PERMS
             if journal:
                 journal.changes.append(ask)
                 if ask.op == Op.RM:

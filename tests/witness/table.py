@@ -80,7 +80,7 @@ class Said:
     targets: bool
     """Whether a device model acts for another domain."""
     given: bool
-    """Whether the toolstack has set permissions in this script."""
+    """Whether anybody has set permissions in this script."""
     huge: bool
     """Whether a large value was written in this script."""
 
@@ -619,6 +619,19 @@ ROWS: list[Row] = [
         lambda said: said.is_guest and said.ask.op in LOOKS and said.words == ("EACCES", "ENOENT"),
     ),
     Row(
+        "rights of a device model",
+        "o",
+        "the first entry that is for it or for its target counts, as with xenstored; oxenstored "
+        "looks for each by itself",
+        lambda said: (
+            said.is_guest
+            and said.targets
+            and said.ours == "EACCES"
+            and not isinstance(said.theirs, str)
+        ),
+        Then.PART,
+    ),
+    Row(
         "removing what is missing",
         "o",
         "whoever may not remove a node is not told whether there is one",
@@ -655,19 +668,6 @@ ROWS: list[Row] = [
             and said.theirs in ("EACCES", "EINVAL")
             and first_owner(said.ask) in {*said.dead, NEVER}
         ),
-    ),
-    Row(
-        "rights of a device model",
-        "o",
-        "the first entry that is for it or for its target counts, as with xenstored; oxenstored "
-        "looks for each by itself",
-        lambda said: (
-            said.is_guest
-            and said.targets
-            and said.ours == "EACCES"
-            and not isinstance(said.theirs, str)
-        ),
-        Then.PART,
     ),
     Row(
         "numbers of domains",
