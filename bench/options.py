@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="CPU time per request of our daemon beside an echo floor and other xenstoreds.",
-        epilog="Also: python -m bench report | baseline | table | canary, each with --help.",
+        epilog="Also: python -m bench report | baseline | table | beside | canary, with --help.",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--tiny", action="store_true", help="toy sizes: does it all still run?")
