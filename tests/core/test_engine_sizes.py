@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from collections.abc import Callable
@@ -290,3 +291,30 @@ def test_a_million_bytes_of_values_come_and_go() -> None:
         assert client.read(b"/v") == b"x" * size
     assert world.engine.memory()["tree_bytes"] == start
     world.check()
+
+
+class Blocks(ctypes.Structure):
+    """What malloc says of itself: mallinfo2(3)."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks")),
+        ("keepcost", ctypes.c_size_t),
+    )
+
+
+@pytest.mark.skipif(os.environ.get("XSD_FLAVOUR") == "asan", reason="sanitizers have a malloc")
+def test_no_later_allocation_pays_for_a_removal() -> None:
+    """Blocks freed are joined one by one, not all by the next who asks for a large one."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Blocks
+    engine: Any = core.Engine()
+    cid = engine.open(0, SOCKET, 0)
+    before = engine.memory()["tree_blocks"]
+    fill(engine, cid, NODES // 10)
+    waiting = mallinfo().smblks
+    engine.feed(0, cid, frame(Msg.RM, b"/many\0"))
+    for turn in range(1000):
+        engine.tick(turn * 1_000_000)
+    assert engine.memory()["tree_blocks"] <= before + 2
+    assert mallinfo().smblks <= waiting

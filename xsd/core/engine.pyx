@@ -53,6 +53,12 @@ from xsd.core.writerate cimport write_rate_tick
 
 cdef extern from "malloc.h" nogil:
     int malloc_trim(size_t pad)
+    int mallopt(int param, int value)
+    int M_MXFAST
+
+# Small blocks are joined with their neighbours as they are freed. Otherwise all of a large tree
+# that was removed would be, at once, by whoever asks for a large block next: milliseconds.
+mallopt(M_MXFAST, 0)
 
 cdef enum:
     COLLECT_TICK = 1024    # dead nodes and blocks freed with each tick: below a millisecond
