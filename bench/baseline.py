@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.build import ROOT
 from bench.flight import record, table
-from bench.flight.record import BrokenError, Flight
+from bench.flight.record import OURS, BrokenError, Flight
 from bench.options import BASELINE, RESULTS
 
 PICTURES = ("row-B2-us-req", "growth-B2i", "growth-B4", "growth-B15i", "latency-B15-write-256")
@@ -29,6 +29,17 @@ def _pictures(flight: Flight) -> None:
             path.replace(RESULTS / path.name)
 
 
+def _check(flight: Flight) -> None:
+    """Raises BrokenError for a flight that nothing should be compared with."""
+    settings = flight.settings
+    if settings.scale == "tiny" or settings.planted_percent or settings.background_load:
+        raise BrokenError("toy sizes, a planted slowdown or a load beside make no baseline")
+    for row in flight.rows:
+        if OURS in row.errors or not row.checksums_agree:
+            why = row.errors.get(OURS, "replies differ")
+            raise BrokenError(f"{row.id} failed, which makes no baseline: {why}")
+
+
 def baseline(argv: Sequence[str]) -> int:
     """Makes a flight the baseline, and the tables and pictures of the documents from it.
 
@@ -39,6 +50,7 @@ def baseline(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     try:
         flight = record.baseline(record.together([record.load(path) for path in given.flights]))
+        _check(flight)
         record.save(flight, BASELINE)
         _tables(flight)
         _pictures(flight)

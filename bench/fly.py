@@ -23,12 +23,12 @@ from bench.rows import Row, Scale
 from bench.sampling import Conditions, LoadError, Result, Runner, SlowError
 from bench.servers import (
     FLOOR,
-    OTHER,
     AbsentError,
     Server,
     ServerError,
     attach,
     has_ended,
+    named,
     pin,
     prefer,
     revive,
@@ -79,12 +79,6 @@ def wanted(all_rows: Sequence[Row], options: Options) -> list[Row]:
     return choose(all_rows, options.scale, options.chosen)
 
 
-def name_of(server: str) -> str:
-    """The name in [NAME=]COMMAND or [NAME=]SOCKET."""
-    name, equals, _ = server.partition("=")
-    return name if equals and name.isidentifier() else OTHER
-
-
 def _in_memory() -> str | None:
     """Where ring pages can be files that no disk ever sees; None: wherever temporary files are."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
@@ -133,7 +127,7 @@ def running(
             try:
                 keep(start_other(command, Path(name) / f"other{number}"))
             except AbsentError as error:
-                absent[name_of(command)] = str(error)
+                absent[named(command)[0]] = str(error)
         for address in options.sockets:
             keep(attach(address))
         for server in servers:
@@ -238,6 +232,8 @@ class Pilot:
     servers: Sequence[Server]
     absent: dict[str, str]
     teller: Teller
+    interrupted: bool = False
+    """Whether somebody wanted the flight to end early."""
 
     def row(self, row: Row, slice_s: float | None, late: bool = False) -> Flown:
         """One row, in so many seconds if possible; of ours and the floor only when it is late."""
@@ -286,7 +282,10 @@ class Pilot:
         return lost
 
     def rows(self, rows: Sequence[Row], least: Sequence[float]) -> list[Flown]:
-        """All rows; `least` is what each takes when every server is measured once."""
+        """All rows, or those before it was interrupted.
+
+        `least` is what each takes when every server is measured once.
+        """
         begun = time.monotonic()
         done: list[Flown] = []
         for place, row in enumerate(rows):
@@ -297,7 +296,11 @@ class Pilot:
                 slice_s = schedule.slice_s(left_s, least[place:])
             self.teller.row(row.id, len(rows) - place, left_s)
             late = self.options.budget_s is not None and left_s <= 0
-            done.append(self.row(row, slice_s, late))
+            try:
+                done.append(self.row(row, slice_s, late))
+            except KeyboardInterrupt:
+                self.interrupted = True
+                break
         return done
 
 
@@ -333,6 +336,7 @@ def _assemble(
     done: Sequence[Flown],
     before: tuple[str, record.Machine],
 ) -> Flight:
+    rows = rows[: len(done)]
     results = [(row, flown.result) for row, flown in zip(rows, done, strict=True)]
     return Flight(
         schema=SCHEMA,
@@ -359,6 +363,17 @@ def _assemble(
     )
 
 
+def _both(row: record.Row, again: record.Row) -> record.Row:
+    """A row with what went wrong when it was run again: a wrong answer is one whenever it comes."""
+    sums = {
+        name: sorted({*row.checksums.get(name, ()), *again.checksums.get(name, ())})
+        for name in row.checksums.keys() | again.checksums.keys()
+    }
+    agree = len({sum_ for found in sums.values() for sum_ in found}) <= 1
+    errors = {name: f"when run again: {error}" for name, error in again.errors.items()}
+    return replace(row, checksums=sums, checksums_agree=agree, errors=errors | row.errors)
+
+
 def _again(flight: Flight, pilot: Pilot, rows: Sequence[Row], base: Flight) -> Flight:
     """Runs the rows again that look like a regression; what came out is kept beside."""
     for _ in range(RERUNS):
@@ -368,16 +383,19 @@ def _again(flight: Flight, pilot: Pilot, rows: Sequence[Row], base: Flight) -> F
             break
         cases: list[Case] = []
         fresh: dict[str, Case] = {}
+        found: dict[str, record.Row] = {}
         chosen = [row for row in rows if row.id in bad]
         for place, row in enumerate(chosen):
             pilot.teller.row(f"{row.id} again", len(chosen) - place, 0)
             flown = pilot.row(row, sum(flight.row(row.id).took_s.values()) * 5)
             fresh |= {case.id: case for case in figures.cases([(row, flown.result)])}
+            again = figures.row(row, flown.result, flown.took_s)
+            found[row.id] = _both(found.get(row.id, flight.row(row.id)), again)
         for case in flight.cases:
             if case.id in fresh and OURS in fresh[case.id].values:
                 case = replace(case, reruns=[*case.reruns, fresh[case.id].values])
             cases.append(case)
-        flight = replace(flight, cases=cases)
+        flight = replace(flight, cases=cases, rows=[found.get(row.id, row) for row in flight.rows])
     return flight
 
 
@@ -405,4 +423,6 @@ def fly(
         done = pilot.rows(rows, least)
         names = [*(server.name for server in servers), *absent]
         flight = _assemble(options, names, rows, done, before)
-        return flight if beside is None else _again(flight, pilot, rows, beside)
+        if beside is None or pilot.interrupted:
+            return flight
+        return _again(flight, pilot, rows, beside)

@@ -1,6 +1,7 @@
 """The command line of a flight."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from bench.build import OUTPUT, ROOT
 from bench.rows import Scale
-from bench.servers import PEERS
+from bench.servers import PEERS, ServerError, named
 
 RESULTS = ROOT / "bench" / "results"
 BASELINE = RESULTS / "baseline.json"
@@ -77,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]PATH[:PID]",
-        help="a xenstored that runs already; may be given several times",
+        help="a xenstored that runs already and has no /bench, where it is measured; may be given "
+        "several times",
     )
     parser.add_argument(
         "--daemon",
@@ -126,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BASELINE",
         help="run what looks like a regression beside this flight again",
     )
-    parser.add_argument("--json", type=Path, default=OUTPUT / "last.json", help="written here")
+    parser.add_argument(
+        "--json", type=Path, help="written here (default: build/bench/last.json, tiny.json)"
+    )
     return parser
 
 
@@ -159,16 +163,28 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         repeats = UNHURRIED if budget_s is None and scale == "full" else REPEATS[scale]
     if not set(peers) <= set(PEERS):
         parser.error(f"--peers: there are {', '.join(PEERS)}")
+    chosen = tuple(name for name in given.rows.split(",") if name)
+    if given.rows and not chosen:
+        parser.error("--rows names no row")
     if repeats < 1:
         parser.error("--repeats must be at least 1")
+    if budget_s is not None and not (math.isfinite(budget_s) and budget_s > 0):
+        parser.error("--minutes must be more than 0")
     if not {server_cpu, client_cpu} <= cpus:
-        parser.error(f"this process may use the CPUs {sorted(cpus)} only")
+        parser.error(f"--cpu, --client-cpu: this process may use the CPUs {sorted(cpus)} only")
     if not 0 <= given.plant <= 1000:
         parser.error("--plant takes 0 to 1000 percent")
+    try:
+        names = [*peers, *(named(text)[0] for text in (*given.daemon, *given.socket))]
+    except ServerError as error:
+        parser.error(str(error))
+    if len(set(names)) < len(names):
+        parser.error(f"two servers of one name among {', '.join(names)}; NAME=... gives another")
+    output = given.json or OUTPUT / ("tiny.json" if scale == "tiny" else "last.json")
     options = Options(
         scale=scale,
         quick=given.quick,
-        chosen=tuple(name for name in given.rows.split(",") if name),
+        chosen=chosen,
         repeats=repeats,
         budget_s=budget_s,
         sockets=tuple(given.socket),
@@ -181,7 +197,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         plant_percent=given.plant,
         background_load=given.background_load,
         rerun=given.rerun_regressions,
-        output=given.json,
+        output=output,
         quiet=scale == "tiny",
     )
     return options, given.list

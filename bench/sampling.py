@@ -105,7 +105,8 @@ class Runner:
         limit_s = self._conditions.limit_s * PREPARING
         for args in loads:
             if self.load(server, args, limit_s)["truncated"]:
-                raise SlowError(f"{args[0]}, before what is measured: not done in time")
+                late = f"{args[0]}, before what is measured: not done in time"
+                raise LoadError(late) if server.name == OURS else SlowError(late)
 
     def prepare(self, server: Server, row: Row) -> None:
         """Bring the server's tree into the state that the row wants; raises SlowError."""

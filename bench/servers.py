@@ -4,6 +4,7 @@ Those that are started here run on a fake Xen of their own, all alike: a row ove
 row over rings measure the same process.
 """
 
+import contextlib
 import os
 import re
 import resource
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.xen import daemons
+from xsd.client.errors import XenstoreError
+from xsd.client.sync import Client
 
 OURS = "ours"
 FLOOR = "floor"
@@ -26,6 +29,8 @@ PEERS = ("C", "O", "O*")
 """C xenstored, oxenstored as Debian ships it, and oxenstored without access log."""
 
 
+PATIENCE_S = 10.0
+"""How long somebody else's server may take for an answer beside what is measured."""
 FILES = 65536
 """Open files that a server is allowed, where the machine allows as many."""
 
@@ -186,7 +191,7 @@ def start_peer(name: str, directory: Path) -> Server:
     return _start(name, start[name])
 
 
-def _named(text: str) -> tuple[str, str]:
+def named(text: str) -> tuple[str, str]:
     """What stands before "=", or "other", and what stands behind; raises ServerError."""
     found = re.match(r"(?:([A-Za-z0-9*_.-]+)=)?(.+)", text, re.DOTALL)
     name, rest = (found[1] or OTHER, found[2]) if found else ("", "")
@@ -205,7 +210,7 @@ def start_other(daemon: str, directory: Path) -> Server:
     at run time. Raises AbsentError when there is no such program, ServerError when it does not
     start.
     """
-    name, text = _named(daemon)
+    name, text = named(daemon)
     command = shlex.split(text)
     program = shutil.which(command[0]) if command else None
     if program is None:
@@ -238,9 +243,10 @@ def _listener(socket_path: str) -> int:
 def attach(address: str) -> Server:
     """A server that runs, given as [NAME=]SOCKET[:PID]; raises ServerError when it is not one.
 
-    Without PID it is the process that listens.
+    Without PID it is the process that listens. What is measured is done in /bench, which goes again
+    at the end: a server that has one already is refused.
     """
-    name, rest = _named(address)
+    name, rest = named(address)
     path, colon, pid = rest.rpartition(":")
     if not (path and colon and pid.isdecimal()):
         path, pid = rest, ""
@@ -253,12 +259,23 @@ def attach(address: str) -> Server:
     # 0: a process that this one may not see, as in another container.
     if number == 0 or not Path(f"/proc/{number}").is_dir():
         raise ServerError(f"{name}: no process {number} to measure; SOCKET:PID names one")
+    try:
+        with Client.connect(path, timeout=PATIENCE_S) as client:
+            if client.exists("/bench"):
+                raise ServerError(f"{name}: there is a /bench in it, which would be lost")
+    except (XenstoreError, OSError) as error:
+        raise ServerError(f"{name}: {path}: {error}") from error
     return Server(name=name, socket=Path(path), pid=number)
 
 
 def stop(server: Server) -> None:
-    """End a server that we started; leave any other as it was found."""
+    """End a server that we started; leave any other as it was found, as far as it answers."""
     if server.running is None:
         release(server)
+        with (
+            contextlib.suppress(XenstoreError, OSError),
+            Client.connect(str(server.socket), timeout=PATIENCE_S) as client,
+        ):
+            client.rm("/bench")
     else:
         server.running.stop()

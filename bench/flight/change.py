@@ -150,10 +150,11 @@ def _beside(
     )
 
 
-def _from_nothing(mine: Values, before: Values, tolerance: float) -> Change:
-    """Beside a baseline of 0 nothing is relative: any value above all of the baseline's counts."""
+def _from_nothing(mine: Values, before: Values, tolerance: float, least: float) -> Change:
+    """Beside a baseline of 0 nothing is relative: any value above `least` and all of the baseline's
+    counts."""
     median = statistics.median(mine)
-    worse = median > 0 and min(mine) > max(before)
+    worse = median > least and min(mine) > max(before)
     change = math.inf if median > 0 else 0.0
     return Change(change, None, change, 0.0, tolerance, worse, False)
 
@@ -168,17 +169,18 @@ def compare(
     tolerance: float = TOLERANCE,
     unknown: float = UNKNOWN_NOISE,
     elsewhere: float | None = None,
+    least: float = 0.0,
 ) -> Change:
     """Ours in `new` beside ours in `base`, each with at least one value; lower is better.
 
     `drifts`: whether the machine's speed matters to this figure. `unknown`: the noise of a single
     repeat. `elsewhere`: the drift that other figures of the flight show, for one that has neither
-    peers nor floor.
+    peers nor floor. `least`: what counts as nothing beside a baseline of 0.
     """
     mine, before = _known(new[ours]), _known(base[ours])
     standard = statistics.median(before)
     if standard <= 0:
-        return _from_nothing(mine, before, tolerance)
+        return _from_nothing(mine, before, tolerance, least)
     ratio = statistics.median(mine) / standard
     raw_noise = math.hypot(noise(mine, unknown), noise(before, unknown))
     groups = _references(new, base, ours, floor) if drifts else []

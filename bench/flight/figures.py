@@ -84,6 +84,11 @@ def cut_short(result: Result) -> list[str]:
     ]
 
 
+def _met(mine: float, limit: float, bound: bool) -> bool | None:
+    """A lower bound tells only that a goal was missed."""
+    return None if bound and mine <= limit else mine <= limit
+
+
 def cases(results: Sequence[Measured]) -> list[Case]:
     """One for each figure of each row; a goal that refers to what was not measured stays open."""
     gathered: list[tuple[Plan, Figure, dict[str, list[float | None]], list[str]]] = []
@@ -116,7 +121,7 @@ def cases(results: Sequence[Measured]) -> list[Case]:
                 kind=kind(row, figure),
                 goal=None if figure.goal is None else figure.goal.text(),
                 limit=limit,
-                met=None if limit is None or mine is None else mine <= limit,
+                met=None if limit is None or mine is None else _met(mine, limit, OURS in bounds),
                 values=values,
                 summary={server: summary(known(v)) for server, v in values.items()},
                 bounds=[server for server in bounds if server in values],

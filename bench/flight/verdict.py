@@ -41,6 +41,8 @@ be held still they do, a little."""
 UNKNOWN: Mapping[Kind, float] = {"instructions": 0.0, "memory": 0.03, "latency": 1.0, "ratio": 1.0}
 """What a single repeat may be wrong by: tails double when somebody else has work."""
 DRIFTING: tuple[Kind, ...] = ("cpu", "latency", "ratio")
+PAGES_MB = 0.25
+"""Memory that is nothing to speak of where the baseline has none."""
 
 TOLERABLE, REGRESSIONS, BROKEN = 0, 1, 2
 
@@ -126,10 +128,11 @@ def _compare(
         tolerance=exact if case.kind == "instructions" else TOLERANCE,
         unknown=UNKNOWN.get(case.kind, UNKNOWN_NOISE),
         elsewhere=elsewhere,
+        least=PAGES_MB if case.unit == "MB" else 0.0,
     )
 
 
-def _fault(row: Row, old: Row | None) -> str:
+def _fault(row: Row, old: Row | None, took_part: bool) -> str:
     """Why the row's figures say nothing; "" when they do."""
     if OURS in row.errors:
         return row.errors[OURS]
@@ -139,8 +142,9 @@ def _fault(row: Row, old: Row | None) -> str:
         )
     if old is not None and old.load == row.load:
         mine, before = row.checksums.get(OURS), old.checksums.get(OURS)
-        if mine and before and mine != before:
-            return f"replies are {' '.join(mine)}, in the baseline {' '.join(before)}"
+        if before and took_part and mine != before:
+            now = " ".join(mine) if mine else "not there"
+            return f"replies are {now}, in the baseline {' '.join(before)}"
     return ""
 
 
@@ -199,10 +203,15 @@ class _Judge:
                 note=note,
             )
 
-        if fault := _fault(row, old_row):
+        took_part = OURS in self.new.servers and OURS not in row.not_run
+        if fault := _fault(row, old_row, took_part):
             return say("blocked", fault)
         if mine is None:
-            return None if before is None else say("untested", row.not_run.get(OURS, "no figure"))
+            if before is None:
+                return None
+            if took_part:
+                return say("blocked", "no figure, and the baseline has one")
+            return say("untested", row.not_run.get(OURS, "not measured"))
         if old is None or before is None:
             return say("untested", "not in the baseline")
         if old_row is not None and old_row.load != row.load:
@@ -212,6 +221,8 @@ class _Judge:
         if change.worse:
             verdict, note = self.worse(case, old, elsewhere)
             return say(verdict, note, change)
+        if OURS in case.bounds:
+            return say("untested", "cut short by the time limit", change)
         if change.better:
             return say("improved", "" if case.met is not False else "goal not met", change)
         if case.met is False and old.met is False:
@@ -264,6 +275,8 @@ def _beside(new: Flight, base: Flight) -> list[str]:
         ("kernel", new.machine.kernel, base.machine.kernel),
         ("Python", new.software.python, base.software.python),
         ("realtime", new.settings.realtime, base.settings.realtime),
+        ("sizes", new.settings.scale, base.settings.scale),
+        ("addresses held still", new.settings.unmoved, base.settings.unmoved),
         (
             "client and server on one CPU",
             new.settings.server_cpu == new.settings.client_cpu,
@@ -272,6 +285,12 @@ def _beside(new: Flight, base: Flight) -> list[str]:
     ):
         if now != then:
             said.append(f"{what}: {now}, in the baseline {then}")
+    there = {case.id for case in new.cases}
+    said += [
+        f"{case.id} is in the baseline, and no figure of its row any more"
+        for case in base.cases
+        if case.row in flown and case.id not in there
+    ]
     for row in new.rows:
         said += [f"{row.id}: {n} failed: {e}" for n, e in row.errors.items() if n != OURS]
     if new.settings.planted_percent:

@@ -19,6 +19,7 @@ from bench.progress import telling
 from bench.sampling import Conditions, LoadError, Runner, SlowError
 from tests.xen import daemons
 from tests.xen.hypervisor import Hypervisor
+from xsd.client.sync import Client
 
 XSD = f"{sys.executable} {Path(sys.executable).parent / 'xsd'} daemon --no-fork"
 
@@ -41,6 +42,13 @@ def test_a_daemon_by_its_command(directory: Path) -> None:
         assert (found.name, found.pid, found.xen) == ("other", server.pid, None)
         named = servers.attach(f"it={server.socket}:{server.pid}")
         assert (named.name, named.socket, named.pid) == ("it", server.socket, server.pid)
+        with Client.connect(str(server.socket)) as client:
+            client.write("/bench/precious", b"data")
+            with pytest.raises(servers.ServerError, match="a /bench in it, which would be lost"):
+                servers.attach(str(server.socket))
+            assert client.read("/bench/precious") == b"data"
+            servers.stop(named)
+            assert not client.exists("/bench")
     finally:
         servers.stop(server)
 
@@ -88,7 +96,7 @@ def test_a_server_that_has_ended_is_started_again(directory: Path) -> None:
         servers.revive(server)
         assert not servers.has_ended(server)
         assert (server.pid != first, server.leaves, server.affinity) == (True, None, {})
-        assert servers.attach(str(server.socket)).pid == server.pid
+        assert servers._listener(str(server.socket)) == server.pid
     finally:
         servers.stop(server)
 

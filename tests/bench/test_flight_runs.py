@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import flights
 import pytest
 
+from bench import baseline, run
 from bench.flight import record
 from bench.flight.record import Flight
+from bench.fly import _both
+from bench.options import BASELINE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +75,101 @@ def test_regressions_are_run_again(tmp_path: Path) -> None:
     assert [case.reruns for case in fly(tmp_path / "third.json", *words).cases] == [[]] * len(
         base.cases
     )
+
+
+def test_a_wrong_answer_in_a_rerun_is_one() -> None:
+    """It does not go with the figure, which excuses the first."""
+    first = flights.row("B1-read", ("ours", "floor", "C"))
+    assert _both(first, first) == first
+    wrong = replace(first, checksums={"ours": ["bad"]})
+    assert _both(first, wrong).checksums == {"ours": ["bad", "c0ffee"], "C": ["c0ffee"]}
+    assert not _both(first, wrong).checksums_agree
+    failed = replace(first, errors={"ours": "no reply"})
+    assert _both(first, failed).errors == {"ours": "when run again: no reply"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_flight_that_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    """Rows that were done are kept, servers are ended, their directory goes."""
+    output, place = tmp_path / "flight.json", tmp_path / "tmp"
+    place.mkdir()
+    code = (
+        "import sys; from bench import fly, run; fly._in_memory = lambda: None;"
+        "sys.exit(run.main(sys.argv[1:]))"
+    )
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "--tiny",
+        "--repeats",
+        "1000",
+        "--rows",
+        "B1-read,B1-write",
+    ]
+    flying = subprocess.Popen(
+        [*words, "--json", output],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(place)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(place.glob("xsd-bench-*/floor/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    flying.send_signal(number)
+    _, said = flying.communicate(timeout=60)
+    assert (flying.returncode, said.startswith("bench: interrupted")) == (130, True), said
+    assert list(place.iterdir()) == []
+    assert not output.exists() or len(record.load(output).rows) < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--rows", ","), "--rows names no row"),
+        (("--minutes", "nan"), "--minutes must be more than 0"),
+        (("--cpu", "4096"), "--cpu, --client-cpu: this process may use"),
+        (("--peers", "C,C"), "two servers of one name among C, C"),
+        (("--daemon", "a b", "--socket", "/s"), "two servers of one name among other, other"),
+        (("--daemon", "floor=a"), "the name 'floor' is taken"),
+        (("--rows", "B1-read", "--json", "/dev/null"), "/dev/null: it exists, and is no regular"),
+        (("--rows", "B1-read", "--json", "/proc/x/y"), "No such file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_flown_is_said_first(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is started, with the option; 2."""
+    try:
+        status: object = run.main(["--tiny", *words])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert said in capsys.readouterr().err
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_what_makes_no_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Toy sizes, planted slowdowns, wrong answers; the baseline stays as it is."""
+    before = BASELINE.read_bytes()
+    good = flights.flight(flights.case({"ours": [1.0]}))
+    for number, bad in enumerate(
+        (
+            replace(good, settings=replace(good.settings, scale="tiny")),
+            replace(good, settings=replace(good.settings, planted_percent=10)),
+            flights.with_row(good, "B1-read", errors={"ours": "no reply"}),
+            flights.with_row(good, "B1-read", checksums_agree=False),
+        )
+    ):
+        path = tmp_path / f"{number}.json"
+        record.save(bad, path)
+        assert baseline.baseline([str(path)]) == 2
+        assert "baseline" in capsys.readouterr().err
+    assert BASELINE.read_bytes() == before
 
 
 def test_disturbances_leave_the_answers_alone(tmp_path: Path) -> None:

@@ -191,6 +191,53 @@ def test_the_allow_list_is_parsed() -> None:
     ]
 
 
+def test_a_figure_that_is_no_more_blocks() -> None:
+    """Ours took part and gave none; or its row has lost one, which is said."""
+    gone = {name: values for name, values in SAME.items() if name != "ours"}
+    others = with_row(flight(case(gone)), "B1-read", checksums={"ours": ["c0ffee"]})
+    assert only(report(others)).verdict == "untested"
+    said = report(replace(others, servers=[*others.servers, "ours"]))
+    assert (only(said).verdict, only(said).note) == (
+        "blocked",
+        "no figure, and the baseline has one",
+    )
+    assert said.exit_code == 2
+    both = flight(case(BASE), case(BASE, "B1-read:p99"))
+    assert "B1-read:p99 is in the baseline, and no figure of its row any more" in (
+        report(flight(case(SAME)), both).notes
+    )
+
+
+def test_replies_without_a_checksum_block() -> None:
+    """Where the baseline has one."""
+    new = with_row(flight(case(SAME)), "B1-read", checksums={"C": ["c0ffee"]})
+    assert "not there" in only(report(new)).note
+
+
+def test_what_is_cut_short_is_not_improved() -> None:
+    """Ours was stopped by the time limit: less was done, not done better."""
+    new = flight(replace(case(FAST), bounds=["ours"]))
+    assert only(report(new)).verdict == "untested"
+
+
+def test_a_page_of_memory_is_nothing() -> None:
+    """Beside a baseline of 0; a megabyte is something."""
+
+    def grown(megabytes: float) -> Flight:
+        made = case({"ours": [megabytes] * 3}, "B9-flood:memory", kind="memory")
+        return flight(replace(made, unit="MB"))
+
+    assert only(report(grown(0.004), grown(0))).verdict == "like baseline"
+    assert only(report(grown(1.0), grown(0))).verdict == "regression"
+
+
+def test_toy_sizes_are_noted() -> None:
+    """Such a flight is beside the baseline only by name."""
+    new = flight(case(SAME))
+    tiny = replace(new, settings=replace(new.settings, scale="tiny"))
+    assert any(note.startswith("sizes: tiny") for note in report(tiny).notes)
+
+
 def test_what_is_lower_bound_tells_nothing_of_the_machine() -> None:
     """A peer that the time limit stopped is no reference."""
     base = flight(replace(case({"ours": [5.0] * 5, "C": [9.0] * 5}), bounds=["C"]))
