@@ -164,16 +164,13 @@ def test_a_failed_commit_is_timed(documents: list[Mapping[str, Any]]) -> None:
 
 def test_what_cannot_take_part_is_said(tmp_path: Path) -> None:
     """A server on no fake Xen of ours is left out of the rows with rings, in so many words."""
-    socket = tmp_path / "other"
-    other = subprocess.Popen([ROOT / "build/bench/echo", socket], stderr=subprocess.PIPE, text=True)
-    assert other.stderr is not None
+    other = serving.start(tmp_path)
     output = tmp_path / "other.json"
-    with other.stderr:
-        assert other.stderr.readline() == "echo is ready\n"
-        address = f"other={socket}:{other.pid}"
+    try:
+        address = f"other={other.socket}"
         said = bench(output, "--without-ours", "--rows", "B15-read-1", "--socket", address)
-        other.terminate()
-    other.wait(30)
+    finally:
+        other.stop()
     assert "other: not run: not on a fake Xen of ours" in said
     (row,) = json.loads(output.read_text())["rows"]
     assert (sorted(row["samples"]), sorted(row["not_run"])) == (["floor"], ["other"])
