@@ -129,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
         help="run what looks like a regression beside this flight again",
     )
     parser.add_argument(
-        "--json", type=Path, help="written here (default: build/bench/last.json, tiny.json)"
+        "--json",
+        type=Path,
+        help="written here (default: build/bench/last.json, and what was there is previous.json"
+        " then; with --tiny tiny.json)",
     )
     return parser
 

@@ -12,6 +12,16 @@ from bench.flight.verdict import BROKEN, Report, judge
 from bench.options import BASELINE, RESULTS
 
 ALLOWED = RESULTS / "allow.txt"
+FORMATS = ("svg", "png", "pdf")
+
+
+def _formats(text: str) -> list[str]:
+    """Formats of plots, from a list with commas; raises ArgumentTypeError for any other."""
+    given = text.split(",")
+    for one in given:
+        if one not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{one!r}: not one of {', '.join(FORMATS)}")
+    return given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-plots", action="store_true", help="without plots")
     parser.add_argument(
         "--plots-in",
+        type=_formats,
         default="svg,png",
         metavar="FORMATS",
         help="formats of the plots (default: %(default)s)",
@@ -54,7 +65,7 @@ def _write(
         # It takes a second to load, and only plots need it.
         from bench.flight import plots
 
-        written += plots.write_all(flights, base, out, given.plots_in.split(","))
+        written += plots.write_all(flights, base, out, given.plots_in)
     return written
 
 

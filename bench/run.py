@@ -16,6 +16,7 @@ from bench.rows import Row, rows
 from bench.servers import ServerError, named
 
 INTERRUPTED = 130
+LAST = "last.json"
 
 
 def _plan(options: Options, chosen: Sequence[Row], least: Sequence[float]) -> str:
@@ -50,12 +51,17 @@ def _check_output(path: Path) -> None:
 
 
 def _save(flight: Flight, path: Path) -> Path:
-    """Where the flight has been written: elsewhere, if it cannot be where it should."""
+    """Where the flight has been written: elsewhere, if it cannot be where it should.
+
+    What was the last flight is the previous one then: some rows may follow on half an hour of all.
+    """
     try:
+        if path.name == LAST and path.exists():
+            path.replace(path.with_name("previous.json"))
         record.save(flight, path)
     except OSError as error:
         print(f"bench: {error}", file=sys.stderr)
-        path = Path(tempfile.mkdtemp(prefix="xsd-flight-")) / "last.json"
+        path = Path(tempfile.mkdtemp(prefix="xsd-flight-")) / LAST
         record.save(flight, path)
     return path
 

@@ -41,6 +41,8 @@ be held still they do, a little."""
 UNKNOWN: Mapping[Kind, float] = {"instructions": 0.0, "memory": 0.03, "latency": 1.0, "ratio": 1.0}
 """What a single repeat may be wrong by: tails double when somebody else has work."""
 DRIFTING: tuple[Kind, ...] = ("cpu", "latency", "ratio")
+WAITING: tuple[Kind, ...] = ("latency", "ratio")
+"""What other work on the machine shows in."""
 PAGES_MB = 0.25
 """Memory that is nothing to speak of where the baseline has none."""
 
@@ -161,6 +163,10 @@ class _Judge:
         still = self.base is not None and self.base.settings.unmoved and self.new.settings.unmoved
         return EXACT if still else MOVED
 
+    def ahead_in_one(self) -> bool:
+        """Whether other work of the machine had to wait in one of the flights, not in both."""
+        return self.base is not None and self.base.settings.realtime != self.new.settings.realtime
+
     def excuse(self, case: str) -> Allowance | None:
         """The first line that excuses this case today."""
         for allowance in self.allowances:
@@ -216,6 +222,8 @@ class _Judge:
             return say("untested", "not in the baseline")
         if old_row is not None and old_row.load != row.load:
             return say("untested", "the load is another one than in the baseline")
+        if case.kind in WAITING and self.ahead_in_one():
+            return say("untested", "one of the two flights was realtime")
         elsewhere = drifts.get(case.kind)
         change = _compare(case, _references(case), old, elsewhere, self.exact())
         if change.worse:

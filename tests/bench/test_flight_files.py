@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from flights import case, flight, measured, row, with_row
 
-from bench import baseline, report
+from bench import baseline, report, run
 from bench.flight import record
 from bench.flight.record import BrokenError
 
@@ -170,6 +170,26 @@ def test_flights_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture
     broken.write_text("{}")
     assert baseline.beside([str(early), str(broken)]) == 2
     assert "broken.json" in capsys.readouterr().err
+
+
+def test_formats_of_plots(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another one than those that can be written is refused, before anything is read."""
+    with pytest.raises(SystemExit):
+        report.main(["none.json", "--plots-in", "svg,xyz"])
+    assert "--plots-in: 'xyz': not one of svg, png, pdf" in capsys.readouterr().err
+
+
+def test_the_flight_before_the_last_is_kept(tmp_path: Path) -> None:
+    """A flight of some rows does not take that of all with it."""
+    last = tmp_path / run.LAST
+    for new in (BASE, SLOW):
+        assert run._save(new, last) == last
+    assert record.load(tmp_path / "previous.json") == BASE
+    assert record.load(last) == SLOW
+    other = tmp_path / "other.json"
+    for new in (BASE, SLOW):
+        run._save(new, other)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @instrumented

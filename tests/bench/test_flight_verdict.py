@@ -52,6 +52,20 @@ def test_a_slower_machine_is_not() -> None:
     assert said.drift == pytest.approx(1.6, rel=0.05)
 
 
+def test_latencies_of_other_rules_are_not_compared() -> None:
+    """A flight that let other work go first waits longer; its CPU time is what it is."""
+    waits = case({"ours": [30.0, 31.0, 30.5]}, "B1-read:p99", kind="latency")
+    slow = case({"ours": [90.0, 93.0, 91.5]}, "B1-read:p99", kind="latency")
+    base, new = flight(case(BASE), waits), flight(case(SAME), slow)
+    assert report(new, base).count()["regression"] == 1
+    ahead = replace(new, settings=replace(new.settings, realtime=not base.settings.realtime))
+    said = {j.case: (j.verdict, j.note) for j in report(ahead, base).judgements}
+    assert said == {
+        "B1-read": ("like baseline", ""),
+        "B1-read:p99": ("untested", "one of the two flights was realtime"),
+    }
+
+
 def test_a_slower_machine_excuses_no_slower_program() -> None:
     """Both at once."""
     both = measured(random.Random(6), machine=1.6, ours=1.2)
