@@ -38,6 +38,7 @@ from bench.servers import (
     start_ours,
     start_peer,
     stop,
+    unthrottled,
 )
 
 RERUNS = 2
@@ -73,10 +74,10 @@ def choose(all_rows: Sequence[Row], scale: Scale, chosen: Sequence[str]) -> list
 
 def wanted(all_rows: Sequence[Row], options: Options) -> list[Row]:
     """The rows of a flight; raises ValueError."""
-    if options.quick and not options.chosen:
-        there = [n for n in QUICK if any(fnmatchcase(row.id, n) for row in all_rows)]
-        return choose(all_rows, options.scale, there)
-    return choose(all_rows, options.scale, options.chosen)
+    names = options.chosen
+    if options.quick and not names:
+        names = tuple(n for n in QUICK if any(fnmatchcase(row.id, n) for row in all_rows))
+    return [row.finer(options.parts) for row in choose(all_rows, options.scale, names)]
 
 
 def _in_memory() -> str | None:
@@ -133,6 +134,7 @@ def running(
         for server in servers:
             settle(server, options)
         if options.realtime:
+            undo.enter_context(unthrottled())
             # The load client inherits it.
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
             undo.callback(os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0))
@@ -238,7 +240,7 @@ class Pilot:
     def row(self, row: Row, slice_s: float | None, late: bool = False) -> Flown:
         """One row, in so many seconds if possible; of ours and the floor only when it is late."""
         servers = [s for s in self.servers if not late or s.name in (OURS, FLOOR)]
-        most = min(row.repeats or self.options.repeats, self.options.repeats)
+        most = min(row.repeats or self.options.repeats, self.options.repeats) * row.parts
         if row.kind in ("engine", "count"):
             most = min(most, IN_PROCESS)
         runner = Runner(

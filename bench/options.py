@@ -38,6 +38,8 @@ class Options:
     quick: bool
     chosen: tuple[str, ...]
     repeats: int
+    parts: int
+    """How many samples make one repeat, where a row can be divided."""
     budget_s: float | None
     sockets: tuple[str, ...]
     daemons: tuple[str, ...]
@@ -72,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default="", help="only these, as B1,B2i-1000,B15*")
     parser.add_argument("--list", action="store_true", help="list the rows and end")
     parser.add_argument("--repeats", type=int, help="repeats of each row, whatever they take")
+    parser.add_argument(
+        "--fine",
+        type=int,
+        default=1,
+        metavar="PARTS",
+        help="so many short samples instead of each long one: finds smaller changes on a noisy"
+        " machine, beside another flight that was as fine",
+    )
     parser.add_argument("--minutes", type=float, help="what the flight may take")
     parser.add_argument(
         "--socket",
@@ -108,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--realtime",
         action="store_true",
-        help="run ahead of other processes: latencies on a machine that has other work (root)",
+        help="run ahead of other processes: latencies on a machine that has other work (root);"
+        " meanwhile the kernel's limit on that, sched_rt_runtime_us, is lifted",
     )
     parser.add_argument(
         "--plant",
@@ -171,6 +182,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         parser.error("--rows names no row")
     if repeats < 1:
         parser.error("--repeats must be at least 1")
+    if not 1 <= given.fine <= 100:
+        parser.error("--fine takes 1 to 100 parts")
     if budget_s is not None and not (math.isfinite(budget_s) and budget_s > 0):
         parser.error("--minutes must be more than 0")
     if not {server_cpu, client_cpu} <= cpus:
@@ -189,6 +202,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, bool]:
         quick=given.quick,
         chosen=chosen,
         repeats=repeats,
+        parts=given.fine,
         budget_s=budget_s,
         sockets=tuple(given.socket),
         daemons=tuple(given.daemon),

@@ -1,12 +1,15 @@
 """What a row is: data that says what is measured, in which tree, with which goal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.goals import Goal
 
 Scale = Literal["tiny", "normal", "full"]
 Kind = Literal["load", "listing", "engine", "count"]
+
+LEAST = 20
+"""Operations of each client at least, however finely a row is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,34 @@ class Row:
     n: float | None = None
     limit_s: int | None = None
     fresh: bool = False
+    parts: int = 1
+    """How many samples make one repeat, each of a part of the operations."""
 
     @property
     def changes_tree(self) -> bool:
         """Whether the tree is another one afterwards, so that the next row must build its own."""
         loads = (*self.before, self.load, *self.after)
         return any(load and load[0] in ("create", "grow", "rm") for load in loads)
+
+    def finer(self, parts: int) -> "Row":
+        """The same pattern in samples of about a `parts`-th of the operations; itself where what is
+        measured is a whole."""
+        if parts == 1 or self.kind != "load" or self.changes_tree or "--ops" not in self.load:
+            return self
+        if self.repeats is not None or any(figure.whole for figure in self.figures):
+            return self
+        at_once = self._word("--connections") * self._word("--depth")
+        words = list(self.load)
+        for name, least in (("--ops", LEAST * at_once), ("--warm", 2 * at_once)):
+            if name in words:
+                place = words.index(name) + 1
+                whole = int(words[place])
+                words[place] = str(min(whole, max(whole // parts, least)))
+        return replace(self, load=tuple(words), parts=parts)
+
+    def _word(self, name: str) -> int:
+        """The number behind an option of the load client, 1 without it."""
+        return int(self.load[self.load.index(name) + 1]) if name in self.load else 1
 
     @property
     def rings(self) -> bool:

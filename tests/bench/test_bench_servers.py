@@ -82,6 +82,19 @@ def test_too_slow_is_not_wrong(directory: Path) -> None:
         servers.stop(server)
 
 
+def test_the_limit_on_realtime_is_put_back(directory: Path) -> None:
+    """Also when what is measured fails; where it cannot be changed, that is no reason to stop."""
+    limit = directory / "sched_rt_runtime_us"
+    with servers.unthrottled(limit):  # there is none
+        assert not limit.exists()
+    limit.write_text("950000")
+    lifted = "950000" if os.cpu_count() == 1 else "-1"
+    with pytest.raises(KeyError), servers.unthrottled(limit):
+        assert limit.read_text() == lifted
+        raise KeyError
+    assert limit.read_text() == "950000"
+
+
 def test_a_server_that_has_ended_is_started_again(directory: Path) -> None:
     """It is another process, with nothing of what the first was told."""
     server = servers.start_floor(build().echo, directory)

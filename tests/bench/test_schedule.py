@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from bench import canary, schedule
 from bench.flight import figures, table
-from bench.fly import choose
-from bench.options import QUICK
+from bench.fly import choose, wanted
+from bench.options import QUICK, parse
 from bench.rows import Row, rows
+from bench.rows.row import Figure, args, total
 
 costs = st.dictionaries(
     st.sampled_from(["ours", "floor", "C", "O", "O*"]), st.floats(0.01, 100), min_size=1
@@ -75,6 +76,30 @@ def test_rows_are_chosen() -> None:
     assert names("B4", "B15-read") == ["B15-read", "B4-10"]
     with pytest.raises(ValueError, match="no row 'B7'"):
         names("B7")
+
+
+def test_rows_are_divided() -> None:
+    """The same load in more and shorter samples; not below some for each client, and not where
+    the figure is of a whole."""
+
+    def load(row: Row, parts: int) -> tuple[str, int]:
+        finer = row.finer(parts)
+        return " ".join(finer.load), finer.parts
+
+    short = (Figure("us/req", "server_cpu_ns", "requests"),)
+    one = Row("B1-read", "", short, args("read --ops 20000 --warm 1000 --nodes 20000"))
+    assert load(one, 1) == (" ".join(one.load), 1)
+    assert load(one, 20) == ("read --ops 1000 --warm 50 --nodes 20000", 20)
+    many = Row("B2", "", short, args("read --ops 20000 --connections 16 --depth 16 --warm 4000"))
+    assert load(many, 20) == ("read --ops 5120 --connections 16 --depth 16 --warm 512", 20)
+    assert load(Row("B3", "", short, args("create --ops 20000")), 20)[1] == 1
+    assert load(Row("B4", "", (total(),), args("storm --ops 20000")), 20)[1] == 1
+    assert load(Row("B8", "", short, args("read --ops 20000"), repeats=1), 20)[1] == 1
+    options, _ = parse(["--fine", "20", "--rows", "B1-read"])
+    (row,) = wanted(rows("normal"), options)
+    assert (row.parts, row.load[:3]) == (20, ("read", "--ops", "1000"))
+    with pytest.raises(SystemExit):
+        parse(["--fine", "0"])
 
 
 def test_rows_and_cases_that_are_named_exist() -> None:
